@@ -332,11 +332,19 @@ export interface Queries {
 
 /** The same inside a transaction; all of it happens or none. */
 export interface Tx extends Queries {
-  /** Wakes a worker for this rotation at the given time (default: at once), if and only if this transaction commits. */
+  /**
+   * Wakes a worker for this rotation at the given time (default: at once), if and only if this transaction commits. Inside {@link Store.fenced}
+   * it is the rotation's own next appointment and replaces the one before. From outside it never delays an earlier one, and a pass that is
+   * running at that moment is followed by another one.
+   */
   enqueue(rotation: string, atMs?: number): Promise<void>;
 }
 
 export interface Store extends Queries {
+  /**
+   * All of it or nothing. `work` may run again after a deadlock, so it must change nothing but the database. Lock order: rotation first, the
+   * journal last, because the journal's end is locked until the transaction ends.
+   */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
   /**
    * A transaction that holds the rotation's row and whose writes happen only while `fence` is the current one. Throws {@link FencedOff}
@@ -366,7 +374,7 @@ export interface Store extends Queries {
   onState(listener: (state: "lost" | "back", detail: string) => void): () => void;
   /** Where it is: a folder or a host, never a password. */
   readonly where: StoreLocation;
-  /** Every name in {@link Queries.settings} and every key file lives under it; `null` for an outside server without `KEYROLL_DATA`. */
+  /** Key files and checkpoints lie here, also where the database itself is outside. */
   readonly dataDir: string;
   close(): Promise<void>;
 }
@@ -435,8 +443,8 @@ export interface VersionQueries {
 }
 
 export interface SealedQueries {
-  /** The same (owner, version, purpose) twice replaces nothing: throws on a double. */
-  insert(row: Omit<SealedRow, "createdAtMs">): Promise<void>;
+  /** The same (owner, version, purpose) twice replaces nothing and returns false: a sealed value is never overwritten. */
+  insert(row: Omit<SealedRow, "createdAtMs">): Promise<boolean>;
   find(owner: string, version: string, purpose: string): Promise<SealedRow | undefined>;
   /** Deletes every record of the version, or only those of a purpose; returns how many. */
   destroy(owner: string, version: string, purpose?: string): Promise<number>;
@@ -571,6 +579,8 @@ export interface InventoryQueries {
 export interface SettingQueries {
   get(name: string): Promise<Json | undefined>;
   put(name: string, value: Json): Promise<void>;
+  /** The same, locked against change until the transaction ends: `share` lets other readers in. */
+  getLocked(name: string, mode: "share" | "update"): Promise<Json | undefined>;
   /** Writes it only if nothing is there yet, and returns what is there then. */
   putIfAbsent(name: string, value: Json): Promise<Json>;
   delete(name: string): Promise<void>;
