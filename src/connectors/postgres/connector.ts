@@ -1,0 +1,47 @@
+import { definePlace, defineSystem } from "../connector.ts";
+import { plainTraits } from "../../core/place.ts";
+import { openRole } from "./role.ts";
+import { postgresSystemSchema, roleSchema, type PostgresSystem, type RoleConfig } from "./schema.ts";
+import { withSession } from "./session.ts";
+
+export const postgresSystem = defineSystem<PostgresSystem>({
+  type: "postgres",
+  title: "A PostgreSQL server, version 12 or newer",
+  config: postgresSystemSchema,
+  limits: { perSecond: 50, burst: 20 },
+  async check(cx, system) {
+    await withSession(cx, system, async (session) => session.query("looking at the server", "select 1"));
+  },
+});
+
+export const postgresRole = definePlace<RoleConfig, PostgresSystem>({
+  family: "place",
+  type: "postgres.role",
+  title: "Password of PostgreSQL login roles, two of them in turn over one owner",
+  roles: ["verifier"],
+  systemType: "postgres",
+  config: roleSchema,
+  permissions: [
+    "CREATEROLE: creates the login roles and changes their passwords.",
+    "ADMIN OPTION on the owner role, and on login roles that Keyroll did not create (PostgreSQL 16 and newer).",
+    "pg_read_all_stats: sees who is still connected under which role.",
+    "pg_signal_backend: ends sessions, for a breach and for `leftovers: terminate`.",
+    "SELECT on pg_catalog.pg_authid (optional): recognises versions by their stored form instead of by signing in.",
+  ],
+  traits: (config) => ({
+    ...plainTraits,
+    roles: ["verifier"],
+    // One password per role.
+    capacity: config.roles.length,
+    // Only a salted hash is stored.
+    readable: false,
+    propagationMs: config.propagationMs,
+    // NOLOGIN does not end what is connected.
+    session: true,
+    changeMs: 1000 + (config.leftovers === "terminate" ? config.drainMs : 0),
+  }),
+  open(config, system) {
+    if (system === undefined) throw new Error("postgres.role was opened without its system.");
+    return openRole(config, system);
+  },
+});
