@@ -28,6 +28,8 @@ export interface VersionSpec {
   readonly name: string;
   /** How it comes to exist. `null`: it exists already, and Keyroll does not make it. */
   readonly issuer: IssuerSpec | null;
+  /** Its secret part is not with us (an unreadable place, a value from before Keyroll): it can stay where it is and be given to nobody. */
+  readonly unavailable?: boolean;
 }
 export interface IssuerSpec {
   readonly place: string;

@@ -185,6 +185,7 @@ export class Planner {
     if (unsealed && sealFirst) return;
     const usable = (version: number): boolean => {
       if (version < 0) return true;
+      if (system.topology.versions[version]!.unavailable) return false;
       const material = system.material(state, version);
       return material === sealedMaterial || (!sealFirst && material === volatileMaterial);
     };

@@ -121,6 +121,8 @@ export interface Entry {
   /** A disabled entry is kept and not accepted. */
   readonly enabled: boolean;
   readonly notAfterMs?: number;
+  /** For `admits: "issuer"` verifiers: ids of the known versions that this entry lets in, where the connector checked the signatures. */
+  readonly admits?: readonly string[];
 }
 
 /** What a connector saw. Absent optional fields mean *not seen*, which is never read as *accepted* or *gone*. */
@@ -153,8 +155,24 @@ export interface PlaceDecl {
   readonly presentsTo: readonly string[];
   /** The connector's own settings, already validated by its schema. May hold secrets resolved from the environment: never logged. */
   readonly config: unknown;
+  /** The settings as written, `${env:…}` left in place and plain secrets blotted out: what may be stored and shown. */
+  readonly declared?: unknown;
   /** For a holder that is another credential: its name. Giving it the new version is a rotation of that credential. */
   readonly credential?: string;
+  /** `file:line` of the declaration, for messages. */
+  readonly source?: string;
+}
+
+/** Things that were encrypted or signed under versions of a credential, and must stay readable: rows, files, backups. */
+export interface DataDecl {
+  readonly name: string;
+  /** The holder place under whose version new records are written. */
+  readonly writtenUnder: string;
+  /** The verifier places that must be able to read them. */
+  readonly readBy: readonly string[];
+  /** How long moving all of them to a new version takes. */
+  readonly drainMs: number;
+  readonly source?: string;
 }
 
 /** When something may be done. `days`: 0 is Sunday. Minutes count from local midnight; `to <= from` crosses midnight. */
@@ -195,6 +213,9 @@ export interface IssuerDecl {
   readonly place?: string;
   readonly traits: Traits;
   readonly config: unknown;
+  /** As in {@link PlaceDecl.declared}. */
+  readonly declared?: unknown;
+  readonly source?: string;
 }
 
 export type CredentialKind = "password" | "secret" | "certificate" | "ca" | "key" | "ssh-key";
@@ -206,6 +227,8 @@ export interface CredentialDecl {
   readonly labels: Readonly<Record<string, string>>;
   readonly issuer: IssuerDecl;
   readonly places: readonly PlaceDecl[];
+  /** Data sets. Their holders already have `drain: "job"` and present to `readBy`. */
+  readonly data?: readonly DataDecl[];
   readonly policy: Policy;
   /** `file:line` of the declaration, for messages. */
   readonly source: string;
@@ -216,14 +239,25 @@ export interface SystemDecl {
   readonly type: string;
   /** Validated connection settings. May hold secrets resolved from the environment: never logged. */
   readonly config: unknown;
+  /** As in {@link PlaceDecl.declared}. */
+  readonly declared?: unknown;
   /** The credential of the estate that Keyroll itself signs in with, if it is one. */
   readonly signIn?: string;
   readonly source: string;
 }
 
+/** What holds for the estate as a whole. */
+export interface EstateSettings {
+  /** No request that was sent is alive after this time. */
+  readonly requestLifeMs: number;
+  /** How often every place is looked at when nothing is being rotated. */
+  readonly observeEveryMs: number;
+}
+
 export interface Estate {
   readonly systems: readonly SystemDecl[];
   readonly credentials: readonly CredentialDecl[];
+  readonly settings?: EstateSettings;
   /** SHA-256 over the declarations, without resolved secrets. */
   readonly digest: string;
 }

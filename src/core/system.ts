@@ -556,10 +556,12 @@ export class System {
     this.budgetAt = this.expiredAt + 1;
     this.width = this.budgetAt + 1;
     const mode = (copies: number) => (abstraction === "auto" ? (copies > 3 ? "presence" : "counter") : abstraction);
-    // A single store is one store: standing for any number of them would only make the proof harder.
-    const unitMode = (units: number) => (units === 1 && abstraction === "presence" ? "counter" : mode(units));
+    // A single store is one store, and a device is one process: standing for any number of them would only make the proof harder.
+    const exactOne = (count: number) => (count === 1 && abstraction === "presence" ? "counter" : mode(count));
     this.verifiers = topology.verifiers.map((x, i) => new VerifierTable(this, i, mode(x.replicas)));
-    this.holders = topology.holders.map((x, i) => new HolderTable(this, i, unitMode(x.units), mode(x.processes)));
+    this.holders = topology.holders.map(
+      (x, i) => new HolderTable(this, i, exactOne(x.units), x.units > 1 ? exactOne(x.processes) : mode(x.processes)),
+    );
     this.edgeAt = topology.edges.map((edge, e) => this.holders[edge.holder]!.edges.indexOf(e));
     this.edgesInto = topology.verifiers.map((_, a) =>
       topology.edges.flatMap((edge, e) => (edge.verifier === a ? [e] : [])),
