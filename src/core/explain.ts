@@ -1,9 +1,9 @@
 /** Why a credential is in the state it is in: what each place has, what holds the next step, in sentences that every surface shows. */
 import { assemble, effectOf, type AssembleInput, type Assembled } from "./assemble.ts";
-import { members, type Blocked, type Decision, type Topology } from "./model.ts";
+import { members, type Decision } from "./model.ts";
 import { decide, Planner } from "./next.ts";
 import { System } from "./system.ts";
-import { describeAction, describeEdge, describeWait } from "./words.ts";
+import { describeBlocked, describeWait } from "./words.ts";
 
 export interface PlaceLine {
   readonly place: string;
@@ -72,23 +72,5 @@ export function sentencesOf(assembled: Assembled, decision: Decision): string[] 
       return decision.reasons.length === 0
         ? ["Nothing is left to do, and the goal is not reached."]
         : decision.reasons.map((reason) => describeBlocked(topology, reason));
-  }
-}
-
-export function describeBlocked(topology: Topology, reason: Blocked): string {
-  const action = describeAction(topology, reason.action);
-  switch (reason.cause) {
-    case "capacity":
-      return `Cannot ${action}: there is no room left.`;
-    case "two-to-two":
-      return `Cannot ${action}: two entries may not become two others; remove one first.`;
-    case "serial":
-      return `Cannot ${action} yet: the last change has not reached every copy.`;
-    case "not-restorable":
-      return `Cannot ${action}: what was removed here cannot be put back.`;
-    case "no-material":
-      return `Cannot ${action}: its secret part is not with Keyroll.`;
-    case "would-refuse":
-      return `Cannot ${action}: ${[...members(reason.versions)].map((v) => topology.versions[v]!.name).join(", ")} would be refused from ${reason.edges.map((e) => describeEdge(topology, e)).join(" and ")}.`;
   }
 }

@@ -236,7 +236,8 @@ function unroll(input: AssembleInput, assembled: Assembled, policy: Policy, prov
   const open = (phase: Phase): void => {
     if (opened.has(phase)) return;
     opened.add(phase);
-    if (phase === "retire" && policy.soakMs > 0)
+    const breach = input.rotation.mode === "breach";
+    if (phase === "retire" && policy.soakMs > 0 && !breach)
       push({
         action: "soak",
         phase,
@@ -257,7 +258,7 @@ function unroll(input: AssembleInput, assembled: Assembled, policy: Policy, prov
         by: "person",
         estimateMs: 0,
       });
-    if (policy.windows.length > 0 && phase !== "issue")
+    if (policy.windows.length > 0 && phase !== "issue" && !breach)
       push({
         action: "window",
         phase,
@@ -304,7 +305,24 @@ function unroll(input: AssembleInput, assembled: Assembled, policy: Policy, prov
     }
     if (!moved) break;
   }
-  return { steps, finished: planner.done(state), state };
+  const finished = planner.done(state);
+  // The rotation ends by forgetting the old version: until then its sealed copy is what rolling back would use.
+  const old = input.versions.find(
+    (version) => version.id === (input.rotation.direction === "forward" ? from : input.rotation.to),
+  );
+  if (finished && old?.hasMaterial) {
+    ifStopped = { ...ifStopped, canRollBack: false };
+    push({
+      action: "destroy",
+      phase: "retire",
+      place: null,
+      version: old.id,
+      text: `destroy the sealed copy of ${old.id}`,
+      by: "keyroll",
+      estimateMs: 100,
+    });
+  }
+  return { steps, finished, state };
 }
 
 const phaseWords: Record<Phase, string> = {

@@ -17,7 +17,7 @@ import {
   type Mutant,
   type State,
 } from "./system.ts";
-import { describeAction, describeEdge, describeWait } from "./words.ts";
+import { describeAction, describeBlocked, describeWait } from "./words.ts";
 
 export interface ProveOptions {
   readonly abstraction?: Abstraction;
@@ -558,7 +558,8 @@ function proveWhole(part: Part, options: ProveOptions): Proof {
       verdict: "blocked",
       violated: "liveness",
       counterexample: live.deadEnd >= 0 ? storyTo(planner, explored, live.deadEnd) : [],
-      why: live.deadEnd >= 0 ? whyBlocked(planner, explored.states.get(live.deadEnd)) : "the run can go round for ever",
+      why:
+        live.deadEnd >= 0 ? whyBlocked(planner, explored.states.get(live.deadEnd)) : "The run can go round for ever.",
       terminates: live.terminates,
     };
   return { ...base, verdict: "proved", terminates: live.terminates };
@@ -568,28 +569,8 @@ function proveWhole(part: Part, options: ProveOptions): Proof {
 export function whyBlocked(planner: Planner, state: State): string {
   const { topology } = planner.system;
   const reasons = planner.refusals(state);
-  if (reasons.length === 0) return "nothing is left to do, and the goal is not reached";
-  return reasons
-    .map((reason) => {
-      const action = describeAction(topology, reason.action);
-      switch (reason.cause) {
-        case "capacity":
-          return `${action}: no room left`;
-        case "two-to-two":
-          return `${action}: two entries may not become two others`;
-        case "serial":
-          return `${action}: the last change has not arrived everywhere`;
-        case "not-restorable":
-          return `${action}: what was removed here cannot be put back`;
-        case "no-material":
-          return `${action}: its secret part is not here`;
-        case "would-refuse": {
-          const versions = [...members(reason.versions)].map((v) => topology.versions[v]!.name).join(", ");
-          return `${action}: ${versions} would be refused from ${reason.edges.map((e) => describeEdge(topology, e)).join(" and ")}`;
-        }
-      }
-    })
-    .join("; ");
+  if (reasons.length === 0) return "Nothing is left to do, and the goal is not reached.";
+  return reasons.map((reason) => describeBlocked(topology, reason)).join(" ");
 }
 
 /** Safety edge by edge, termination from the same parts, dead ends on reduced runs. */

@@ -1,5 +1,5 @@
 /** Moves and actions in words, for plans, counterexamples and logs. Names are the topology's own. */
-import type { Action, Topology, Wait } from "./model.ts";
+import { members, type Action, type Blocked, type Topology, type Wait } from "./model.ts";
 
 const copyOf = (count: number, copy: number | null): string =>
   count > 1 && copy !== null ? ` (copy ${copy + 1})` : "";
@@ -67,4 +67,23 @@ export function describeWait(topology: Topology, wait: Wait, copy: number | null
 export function describeEdge(topology: Topology, edge: number): string {
   const { holder, verifier } = topology.edges[edge]!;
   return `${topology.holders[holder]!.name} to ${topology.verifiers[verifier]!.name}`;
+}
+
+/** Why a needed action is not offered, as a sentence. */
+export function describeBlocked(topology: Topology, reason: Blocked): string {
+  const action = describeAction(topology, reason.action);
+  switch (reason.cause) {
+    case "capacity":
+      return `Cannot ${action}: there is no room left.`;
+    case "two-to-two":
+      return `Cannot ${action}: two entries may not become two others; remove one first.`;
+    case "serial":
+      return `Cannot ${action} yet: the last change has not reached every copy.`;
+    case "not-restorable":
+      return `Cannot ${action}: what was removed here cannot be put back.`;
+    case "no-material":
+      return `Cannot ${action}: its secret part is not with Keyroll.`;
+    case "would-refuse":
+      return `Cannot ${action}: ${[...members(reason.versions)].map((v) => topology.versions[v]!.name).join(", ")} would be refused from ${reason.edges.map((e) => describeEdge(topology, e)).join(" and ")}.`;
+  }
 }
