@@ -165,11 +165,18 @@ class Embedded implements EmbeddedServer {
     if (!existsSync(this.#fifo)) {
       const made = spawnSync("mkfifo", ["-m", "600", this.#fifo], { encoding: "utf8" });
       if (made.status !== 0 && !existsSync(this.#fifo)) {
-        throw new StoreError("cannot-start", `mkfifo could not create ${this.#fifo}: ${made.error?.message ?? made.stderr.trim()}`);
+        throw new StoreError(
+          "cannot-start",
+          `mkfifo could not create ${this.#fifo}: ${made.error?.message ?? made.stderr.trim()}`,
+        );
       }
     }
     if (!lstatSync(this.#fifo).isFIFO()) {
-      throw new StoreError("cannot-start", `${this.#fifo} is not the named pipe that it should be`, "remove it and start again");
+      throw new StoreError(
+        "cannot-start",
+        `${this.#fifo} is not the named pipe that it should be`,
+        "remove it and start again",
+      );
     }
     this.#own(this.#fifo);
   }
@@ -202,7 +209,11 @@ class Embedded implements EmbeddedServer {
     const file = join(this.dataDir, "postgres.password");
     if (!existsSync(file)) {
       if (existsSync(join(this.#data, "PG_VERSION"))) {
-        throw new StoreError("permission", `${file} is missing, so nobody can sign in to the database in ${this.#data}`, "restore the file");
+        throw new StoreError(
+          "permission",
+          `${file} is missing, so nobody can sign in to the database in ${this.#data}`,
+          "restore the file",
+        );
       }
       writeOnce(file, `${randomBytes(24).toString("base64url")}\n`);
     }
@@ -231,14 +242,23 @@ class Embedded implements EmbeddedServer {
         this.#binaries!.initdb,
         [
           ...["-D", this.#folderArgument(draft), "-U", superuser, `--pwfile=../draft-${tag}.password`],
-          ...["--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--data-checksums"],
+          ...[
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--locale=C.UTF-8",
+            "--data-checksums",
+          ],
         ],
         { cwd: draft, encoding: "utf8", env: serverEnvironment(), ...this.#asUser() },
       );
       if (run.status !== 0) {
         const output = `${run.stdout ?? ""}${run.stderr ?? ""}`;
         if (/No space left on device/.test(output)) throw diskFull(this.dataDir);
-        throw new StoreError("cannot-start", `initdb failed in ${this.#cluster}: ${lastLine(output, run.error?.message ?? "no output")}`);
+        throw new StoreError(
+          "cannot-start",
+          `initdb failed in ${this.#cluster}: ${lastLine(output, run.error?.message ?? "no output")}`,
+        );
       }
       renameSync(draft, this.#data);
     } catch (error) {
@@ -279,7 +299,11 @@ class Embedded implements EmbeddedServer {
     }
     const found = lstatSync(short);
     if (!found.isDirectory() || found.uid !== owner || (found.mode & 0o077) !== 0) {
-      throw new StoreError("permission", `${short} is not a private folder of the database's user`, "remove it, or choose a shorter data folder");
+      throw new StoreError(
+        "permission",
+        `${short} is not a private folder of the database's user`,
+        "remove it, or choose a shorter data folder",
+      );
     }
     return short;
   }
@@ -397,7 +421,14 @@ class Embedded implements EmbeddedServer {
       autovacuum_naptime: "60s",
     };
     const args = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
-    return this.#supervise([this.#binaries!.postgres, "-D", this.#folderArgument(this.#data), "-p", String(port), ...args]);
+    return this.#supervise([
+      this.#binaries!.postgres,
+      "-D",
+      this.#folderArgument(this.#data),
+      "-p",
+      String(port),
+      ...args,
+    ]);
   }
 
   #supervise(args: readonly string[]): StartAttempt {
@@ -482,7 +513,10 @@ function readPid(file: string): number | null {
 function servesFolder(pid: number, folder: string): boolean {
   if (existsSync("/proc/self/cwd")) {
     try {
-      return readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "postgres" && readlinkSync(`/proc/${pid}/cwd`) === realpathSync(folder);
+      return (
+        readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "postgres" &&
+        readlinkSync(`/proc/${pid}/cwd`) === realpathSync(folder)
+      );
     } catch {
       // No such process, or one of another user: not our server either way.
       return false;
@@ -528,10 +562,18 @@ export function folderError(error: unknown, path: string): unknown {
   const code = codeOf(error);
   if (code === "ENOSPC" || code === "EDQUOT") return diskFull(path);
   if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
-    return new StoreError("permission", `no permission for ${path} (${code})`, "give this user the folder, or set KEYROLL_DATA to another one");
+    return new StoreError(
+      "permission",
+      `no permission for ${path} (${code})`,
+      "give this user the folder, or set KEYROLL_DATA to another one",
+    );
   }
   if (code === "ENOTDIR" || code === "EEXIST") {
-    return new StoreError("misconfigured", `${path} cannot be used: something on the way to it is not a folder`, "set KEYROLL_DATA to another one");
+    return new StoreError(
+      "misconfigured",
+      `${path} cannot be used: something on the way to it is not a folder`,
+      "set KEYROLL_DATA to another one",
+    );
   }
   return error;
 }

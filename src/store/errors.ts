@@ -24,7 +24,7 @@ function messageOf(error: unknown): string {
 /** The connection is gone or never was: the statement may or may not have happened. */
 export function isConnectionLoss(error: unknown): boolean {
   const code = codeOf(error);
-  if (code.startsWith("08") || ["57P01", "57P02", "57P03", "57P05"].includes(code)) return true;
+  if (code.startsWith("08") || ["57P01", "57P02", "57P03", "57P05", "25P03"].includes(code)) return true;
   if (
     ["ECONNREFUSED", "ECONNRESET", "ENOENT", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "ENOTFOUND", "EAI_AGAIN"].includes(
       code,

@@ -261,7 +261,9 @@ export async function migrate(client: pg.ClientBase, list: readonly Migration[] 
 async function applied(client: pg.ClientBase, list: readonly Migration[]): Promise<number> {
   const table = await client.query<{ there: boolean }>("select to_regclass('keyroll.migrations') is not null as there");
   if (table.rows[0]?.there !== true) return 0;
-  const { rows } = await client.query<{ number: number; digest: string }>("select number, digest from keyroll.migrations order by number");
+  const { rows } = await client.query<{ number: number; digest: string }>(
+    "select number, digest from keyroll.migrations order by number",
+  );
   const newest = list.at(-1)!.number;
   const last = rows.at(-1)?.number ?? 0;
   if (last > newest) {

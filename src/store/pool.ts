@@ -33,6 +33,12 @@ const types: pg.CustomTypesConfig = {
   }) as pg.CustomTypesConfig["getTypeParser"],
 };
 
+export interface Connection extends PostgresPoolClient {
+  readonly raw: pg.PoolClient;
+  /** Closes it instead of giving it back, for connections with a state of their own (LISTEN). */
+  destroy(): void;
+}
+
 export class Connections implements PostgresPool {
   readonly #options: ConnectionsOptions;
   #pool: pg.Pool;
@@ -54,6 +60,8 @@ export class Connections implements PostgresPool {
       connectionTimeoutMillis: 10_000,
       idleTimeoutMillis: 60_000,
       keepAlive: true,
+      // A process that is frozen inside a transaction must not hold its locks, the journal's end among them, for longer than this.
+      idle_in_transaction_session_timeout: 5_000,
       allowExitOnIdle: false,
     });
     // An idle connection broke: the pool has dropped it already, and the next query finds out what is going on.
@@ -76,9 +84,13 @@ export class Connections implements PostgresPool {
     for (const listener of this.#listeners) listener(state, detail);
   }
 
+  readable(error: unknown): unknown {
+    return readable(error, this.#options.where);
+  }
+
   /** A connection that answers, waiting up to the patience for a lost server. */
-  async connect(): Promise<PostgresPoolClient & { readonly raw: pg.PoolClient }> {
-    const deadline = performance.now() + this.#options.patienceMs;
+  async connect(patienceMs = this.#options.patienceMs): Promise<Connection> {
+    const deadline = performance.now() + patienceMs;
     for (let pauseMs = 50; ; pauseMs = Math.min(pauseMs * 2, 1_000)) {
       try {
         const client = await this.#pool.connect();
@@ -97,7 +109,7 @@ export class Connections implements PostgresPool {
     }
   }
 
-  #wrap(client: pg.PoolClient): PostgresPoolClient & { readonly raw: pg.PoolClient } {
+  #wrap(client: pg.PoolClient): Connection {
     const where = this.#options.where;
     const failed = (error: unknown): never => {
       this.reportLoss(error);
@@ -124,6 +136,10 @@ export class Connections implements PostgresPool {
         client.removeListener("error", onError);
         // A connection that broke must not go back to the pool.
         client.release(broken ?? false);
+      },
+      destroy: () => {
+        client.removeListener("error", onError);
+        client.release(true);
       },
     };
   }
