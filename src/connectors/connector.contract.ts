@@ -10,7 +10,7 @@
  * as a skipped test that carries the reason. A check whose world lacks a hook and that no reason excuses fails.
  */
 import assert from "node:assert/strict";
-import { createHash, createHmac } from "node:crypto";
+import { createHash, createHmac, createPublicKey } from "node:crypto";
 import { inspect } from "node:util";
 import type { Entry, Observation, Traits, VersionFacts } from "../core/place.ts";
 import { ConnectorError } from "./connector.ts";
@@ -730,11 +730,11 @@ const placeChecks = [
       onlyIf(verbs.length > 0, "the place has no verb with an effect");
       for (const verb of verbs) {
         const bench = await fresh();
+        const { meddle } = bench.world;
         onlyIf(
-          bench.traits.writes === "entries" || bench.traits.conditional,
+          bench.traits.writes === "entries" || bench.traits.conditional || meddle?.beforeWrite !== undefined,
           "declared: a write replaces the whole set and cannot be made conditional, so the engine observes again",
         );
-        const { meddle } = bench.world;
         const add = hook(meddle?.add, "let somebody else add an entry");
         const beforeWrite = hook(meddle?.beforeWrite, "let somebody else act between read and write");
         await bench.prepare(verb);
@@ -1324,5 +1324,45 @@ export function secretVersions(
     const version = versionOf(`${credential}#${n}`, { kind: "secret", value: new Secret(value) }, facts);
     made.set(n, version);
     return version;
+  };
+}
+
+/** A factory of certificates with their keys for worlds, all signed by one CA of their own and valid now. */
+export async function certificateVersions(
+  credential = "app-tls",
+  names: readonly string[] = ["localhost", "127.0.0.1"],
+): Promise<{ readonly version: (n: number) => Promise<VersionHandle>; readonly caPem: string }> {
+  const { certify, makeKey, serialFrom } = await import("./shared/certify.ts");
+  const { certificateOf, factsOf, privateKeyOf } = await import("./shared/x509.ts");
+  const now = Date.now();
+  const period = { notBeforeMs: now - 60_000, notAfterMs: now + 30 * 86_400_000 };
+  const caSecret = await makeKey("ec-p256");
+  const caKey = privateKeyOf(caSecret);
+  const ca = { subject: `CN=CA of ${credential}`, names: [], ca: true, usages: [] };
+  const caPublic = createPublicKey(caKey);
+  const [caPem = ""] = await certify({
+    profile: ca,
+    publicKey: caPublic,
+    signer: { self: caKey },
+    serial: "01",
+    ...period,
+  });
+  const signer = { certificate: certificateOf(caPem), key: caKey, above: [] };
+  const made = new Map<number, Promise<VersionHandle>>();
+  const make = async (n: number): Promise<VersionHandle> => {
+    const privateKey = await makeKey("ec-p256");
+    const publicKey = createPublicKey(privateKeyOf(privateKey));
+    const profile = { subject: `CN=${credential} ${n}`, names, ca: false, usages: ["server", "client"] as const };
+    const serial = serialFrom(`${credential}#${n}`, publicKey);
+    const certificates = await certify({ profile, publicKey, signer, serial, ...period });
+    return versionOf(`${credential}#${n}`, { kind: "key", privateKey, certificates }, factsOf(certificates[0] ?? ""));
+  };
+  return {
+    caPem,
+    version: (n) => {
+      const kept = made.get(n) ?? make(n);
+      made.set(n, kept);
+      return kept;
+    },
   };
 }
