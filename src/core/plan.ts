@@ -75,6 +75,8 @@ export interface Plan {
   readonly digest: string;
   readonly safety: Safety;
   readonly gaps: readonly Gap[];
+  /** Every edge that the run may expose: those of the gaps, and those that only another order would open. */
+  readonly exposed: RotationSpec["exposed"];
   readonly steps: readonly Step[];
   /** `n` of the first step after which rolling back is not possible any more; `null`: always possible. */
   readonly pointOfNoReturn: number | null;
@@ -504,6 +506,7 @@ export function plan(input: AssembleInput, options: PlanOptions): Plan {
     digest,
     safety,
     gaps,
+    exposed: rotation.exposed,
     steps,
     pointOfNoReturn: noReturn?.n ?? null,
     hasData: assembled.topology.edges.some((edge) => edge.drain === "job"),
