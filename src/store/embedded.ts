@@ -228,7 +228,7 @@ class Embedded implements EmbeddedServer {
     for (const name of readdirSync(this.#cluster)) {
       // Drafts of a process that was killed. A live one of another process is minutes younger.
       const path = join(this.#cluster, name);
-      if (/^draft-/.test(name) && ageMs(path) > 600_000) rmSync(path, { recursive: true, force: true });
+      if (name.startsWith("draft-") && ageMs(path) > 600_000) rmSync(path, { recursive: true, force: true });
     }
     const tag = randomBytes(4).toString("hex");
     const draft = join(this.#cluster, `draft-${tag}`);
@@ -241,14 +241,14 @@ class Embedded implements EmbeddedServer {
       const run = spawnSync(
         this.#binaries!.initdb,
         [
-          ...["-D", this.#folderArgument(draft), "-U", superuser, `--pwfile=../draft-${tag}.password`],
-          ...[
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--locale-provider=builtin",
-            "--locale=C.UTF-8",
-            "--data-checksums",
-          ],
+          `--pgdata=${this.#folderArgument(draft)}`,
+          `--username=${superuser}`,
+          `--pwfile=../draft-${tag}.password`,
+          "--auth=scram-sha-256",
+          "--encoding=UTF8",
+          "--locale-provider=builtin",
+          "--locale=C.UTF-8",
+          "--data-checksums",
         ],
         { cwd: draft, encoding: "utf8", env: serverEnvironment(), ...this.#asUser() },
       );

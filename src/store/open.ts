@@ -44,6 +44,19 @@ export function dataFolder(options: StoreOptions = {}): string {
 const nonEmpty = (text: string | undefined): string | undefined =>
   text === undefined || text === "" ? undefined : text;
 
+const defaultDatabase = "keyroll";
+
+function keyFolder(dataDir: string, name: string | null): string {
+  if (name === null) return dataDir;
+  const path = join(dataDir, name.replace(/[^A-Za-z0-9._-]+/g, "-"));
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw folderError(error, path);
+  }
+  return path;
+}
+
 /** Opens and migrates. Throws a {@link StoreError} for everything that a reader can mend. */
 export async function openStore(options: StoreOptions = {}): Promise<Store> {
   const env = options.env ?? process.env;
@@ -54,9 +67,14 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
   } catch (error) {
     throw folderError(error, dataDir);
   }
-  const database = options.database ?? "keyroll";
+  const database = options.database ?? defaultDatabase;
   const embedded = url === undefined ? await openEmbedded({ dataDir }) : null;
   const where = url === undefined ? dataDir : describeUrl(url);
+  // Every database has a folder of its own for its key and its checkpoint: rolling the key of one must not take it from another.
+  const keyDir = keyFolder(
+    dataDir,
+    url === undefined ? (database === defaultDatabase ? null : database) : `outside-${where}`,
+  );
   const connections = new Connections({
     config: () => (embedded === null ? { connectionString: url! } : embedded.connection(database)),
     size: options.poolSize ?? 10,
@@ -77,7 +95,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
       connection.release();
     }
     const location: StoreLocation = { kind: embedded === null ? "outside" : "embedded", text: where, serverVersion };
-    return buildStore(connections, embedded, location, dataDir);
+    return buildStore(connections, embedded, location, keyDir);
   } catch (error) {
     await connections.end();
     await embedded?.close();

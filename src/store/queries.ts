@@ -664,14 +664,12 @@ function observationQueries(db: Db): Queries["observations"] {
         .insertInto("observations")
         .values({ credential, place, observation: json(observation), at: dbNow, error: null, error_at: null })
         .onConflict((conflict) =>
-          conflict
-            .columns(["credential", "place"])
-            .doUpdateSet((eb) => ({
-              observation: eb.ref("excluded.observation"),
-              at: dbNow,
-              error: null,
-              error_at: null,
-            })),
+          conflict.columns(["credential", "place"]).doUpdateSet((eb) => ({
+            observation: eb.ref("excluded.observation"),
+            at: dbNow,
+            error: null,
+            error_at: null,
+          })),
         )
         .execute();
     },
