@@ -29,6 +29,8 @@ export async function startPostgresProxy(target: { host: string; port: number })
     const upstream = connect(target.port, target.host);
     for (const socket of [client, upstream]) {
       sockets.add(socket);
+      // Messages are passed on one by one: waiting to join them would cost 40 ms each.
+      socket.setNoDelay(true);
       socket.on("error", () => undefined);
     }
     const cut = (): void => {

@@ -35,10 +35,10 @@ export const postgresRole = definePlace<RoleConfig, PostgresSystem>({
     capacity: config.roles.length,
     // Only a salted hash is stored.
     readable: false,
-    propagationMs: config.propagationMs,
+    propagationMs: config.propagation,
     // NOLOGIN does not end what is connected.
     session: true,
-    changeMs: 1000 + (config.leftovers === "terminate" ? config.drainMs : 0),
+    changeMs: 1000 + (config.leftovers === "terminate" ? config.drain : 0),
   }),
   open(config, system) {
     if (system === undefined) throw new Error("postgres.role was opened without its system.");

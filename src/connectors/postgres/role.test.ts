@@ -79,7 +79,7 @@ async function makeWorld(options: { count: number; superuser?: boolean; grantsAu
   });
   const system = postgresSystem.config.parse({
     url: `postgres://${encodeURIComponent(names.admin)}:${adminPassword}@127.0.0.1:${proxy.port}/postgres`,
-    statementTimeoutMs: 3000,
+    statementTimeout: "3s",
   });
 
   const works = async (user: string, version: VersionHandle): Promise<boolean> => {

@@ -1,6 +1,7 @@
 /** What users write for a PostgreSQL server and for the places on it. */
 import { z } from "zod";
 import { Secret } from "../secret.ts";
+import { duration } from "../shared/settings.ts";
 import { defaultIterations } from "./scram.ts";
 
 export interface PostgresSystem {
@@ -82,8 +83,8 @@ export const postgresSystemSchema = z
     tls: tls
       .optional()
       .describe("off, require, verify-full, or an object with ca and serverName. Default: verify-full, and off for a server on this machine."),
-    connectTimeoutMs: z.int().min(100).max(120_000).default(10_000),
-    statementTimeoutMs: z.int().min(100).max(600_000).default(15_000),
+    connectTimeout: duration({ leastMs: 100, mostMs: 120_000 }).default(10_000).describe("How long a sign-in may take."),
+    statementTimeout: duration({ leastMs: 100, mostMs: 600_000 }).default(15_000).describe("How long one statement may take."),
   })
   .transform((input, context): PostgresSystem => {
     const parsed = parseUrl(input.url);
@@ -104,8 +105,8 @@ export const postgresSystemSchema = z
       user: parsed.user,
       password: new Secret(input.password ?? parsed.password),
       tls: chosen,
-      connectTimeoutMs: input.connectTimeoutMs,
-      statementTimeoutMs: input.statementTimeoutMs,
+      connectTimeoutMs: input.connectTimeout,
+      statementTimeoutMs: input.statementTimeout,
     };
   });
 
@@ -125,9 +126,9 @@ export const roleSchema = z
     leftovers: z
       .enum(["leave", "terminate"])
       .default("leave")
-      .describe("What happens to sessions that are still open when a version has been removed and drainMs is over."),
-    drainMs: z.int().min(0).max(600_000).default(0).describe("How long a removal waits for open sessions to end by themselves."),
-    propagationMs: z.int().min(0).default(0).describe("Replication lag of hot standbys that clients also sign in to."),
+      .describe("What happens to sessions that are still open when a version has been removed and `drain` is over."),
+    drain: duration({ mostMs: 600_000 }).default(0).describe("How long a removal waits for open sessions to end by themselves."),
+    propagation: duration().default(0).describe("Replication lag of hot standbys that clients also sign in to."),
   })
   .refine((config) => new Set(config.roles).size === config.roles.length, { path: ["roles"], message: "names one role twice" })
   .refine((config) => config.roles.length === 1 || config.owner !== undefined, {
@@ -145,6 +146,6 @@ export const serverTlsSchema = z.strictObject({
   key: z.string().min(1).describe("Path of the server's ssl_key_file."),
   serverName: z.string().min(1).optional().describe("Name to ask for while looking at what is served. Default: the host of the system's url."),
   connections: z.int().min(1).max(32).default(4).describe("How many new connections must be served the new certificate."),
-  servedWithinMs: z.int().min(500).max(120_000).default(10_000).describe("How long the server may take to serve it after the reload."),
+  servedWithin: duration({ leastMs: 500, mostMs: 120_000 }).default(10_000).describe("How long the server may take to serve it after the reload."),
 });
 export type ServerTlsConfig = z.infer<typeof serverTlsSchema>;
