@@ -1313,13 +1313,15 @@ export function versionOf(
 export function secretVersions(
   credential = "app-password",
   attributes?: (n: number) => Readonly<Record<string, string>>,
+  characters: "hostile" | "plain" = "hostile",
 ): (n: number) => VersionHandle {
   const made = new Map<number, VersionHandle>();
   return (n) => {
     const kept = made.get(n);
     if (kept !== undefined) return kept;
-    // Every character that quoting, URLs and JSON trip over is in it.
-    const value = `cAnArY-${n}-"'\\ $#%&=+/:@{}é-${createHash("sha256").update(`${credential}${n}`).digest("base64url")}`;
+    // Every character that quoting, URLs and JSON trip over is in the hostile ones; some formats can hold plain ones only.
+    const middle = characters === "hostile" ? `"'\\ $#%&=+/:@{}é-` : "";
+    const value = `cAnArY-${n}-${middle}${createHash("sha256").update(`${credential}${n}`).digest("base64url")}`;
     const facts = attributes === undefined ? {} : { attributes: attributes(n) };
     const version = versionOf(`${credential}#${n}`, { kind: "secret", value: new Secret(value) }, facts);
     made.set(n, version);

@@ -4,10 +4,11 @@
  */
 import type { IssuerConnector, PlaceConnector, SystemType } from "./connector.ts";
 import { random } from "./random/connector.ts";
+import { tlsEndpoint } from "./tls/connector.ts";
 import { x509Ca, x509SelfSigned } from "./x509/connector.ts";
 
 /** Where versions live: `type` of a place in `keyroll.yaml`. */
-const places: readonly PlaceConnector[] = [];
+const places: readonly PlaceConnector[] = [tlsEndpoint];
 
 /** What makes versions: `type` of an issuer. */
 const issuers: readonly IssuerConnector[] = [random, x509Ca, x509SelfSigned];
