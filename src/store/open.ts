@@ -85,7 +85,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
   });
   try {
     if (embedded !== null) await createDatabase(embedded, database);
-    const connection = await connections.connect(embedded === null ? 5_000 : undefined);
+    const connection = await connections.connect(Math.min(embedded === null ? 5_000 : Infinity, options.patienceMs ?? 30_000));
     let serverVersion: string;
     try {
       await migrate(connection.raw);
@@ -169,14 +169,17 @@ function buildStore(
     if (rows.length > 0) await queue.send(tx, rotation, at);
   }
 
-  /** From inside a pass: the rotation's next appointment, in place of the one before. */
+  /**
+   * From inside a pass: the rotation's next appointment, in place of the one before. One that is due already is sent when the lease is let go:
+   * a worker that came sooner would find it held, and its wake-up would be spent.
+   */
   async function appoint(tx: Kysely<Tables>, rotation: string, atMs?: number): Promise<void> {
     const at = atMs === undefined ? null : new Date(atMs);
-    const { rows } = await sql<{ id: string }>`
+    const { rows } = await sql<{ later: boolean }>`
       update keyroll.rotations set next_wake_at = coalesce(${at}::timestamptz, clock_timestamp())
       where id = ${rotation} and status in ('running', 'waiting', 'paused', 'halted')
-      returning id`.execute(tx);
-    if (rows.length > 0) await queue.send(tx, rotation, at);
+      returning next_wake_at > clock_timestamp() as later`.execute(tx);
+    if (rows[0]?.later === true) await queue.send(tx, rotation, at);
   }
 
   function asTx(tx: Kysely<Tables>, fence: Fence | null): Tx {
@@ -227,15 +230,7 @@ function buildStore(
         )
         returning lease_fence as fence, lease_until as until`.execute(db);
       const row = rows[0];
-      if (row !== undefined) return { rotation, owner, fence: row.fence, untilMs: row.until };
-      // Whatever woke us may be something that the holder has not seen: it is asked to look again.
-      await sql`
-        update keyroll.rotations set wake_requested = true
-        where id = (
-          select id from keyroll.rotations
-          where id = ${rotation} and status in ('running', 'waiting', 'paused', 'halted') and lease_owner is not null
-        )`.execute(db);
-      return null;
+      return row === undefined ? null : { rotation, owner, fence: row.fence, untilMs: row.until };
     },
     async renewLease(lease, ttlMs): Promise<Lease> {
       const { rows } = await sql<{ until: number }>`
@@ -248,11 +243,11 @@ function buildStore(
     },
     releaseLease: (lease) =>
       transaction(async (tx) => {
-        const { rows } = await sql<{ asked: boolean }>`
+        const { rows } = await sql<{ due: boolean | null }>`
           update keyroll.rotations set lease_owner = null, lease_until = null
           where id = ${lease.rotation} and lease_fence = ${lease.fence} and lease_owner is not null
-          returning wake_requested as asked`.execute(tx);
-        if (rows[0]?.asked === true) await wakeFromOutside(tx, lease.rotation);
+          returning wake_requested or next_wake_at <= clock_timestamp() as due`.execute(tx);
+        if (rows[0]?.due === true) await wakeFromOutside(tx, lease.rotation);
       }),
 
     enqueue: (rotation, atMs) => transaction((tx) => wakeFromOutside(tx, rotation, atMs)),

@@ -274,17 +274,13 @@ class WakeLoop implements Worker {
       jobs.map((job) => job.id),
     );
     const wanted = [...new Set(jobs.map((job) => job.data.rotation))];
-    // A wake-up that a later appointment replaced is dropped. Where another pass is running, that one is asked to look again.
+    // A wake-up that a later appointment replaced is dropped. So is one for a rotation that somebody holds: whoever lets it go looks whether
+    // it is due, and whoever asked from outside has left a note on the row.
     const { rows } = await sql<{ id: string }>`
-      with due as (
-        select id, (lease_owner is not null and lease_until >= clock_timestamp()) as held
-        from keyroll.rotations
-        where id = any(${wanted}) and status in ('running', 'waiting', 'paused', 'halted')
-          and (wake_requested or next_wake_at <= clock_timestamp() or (lease_owner is not null and lease_until < clock_timestamp()))
-      ), asked as (
-        update keyroll.rotations set wake_requested = true where id in (select id from due where held)
-      )
-      select id from due where not held`.execute(this.#db);
+      select id from keyroll.rotations
+      where id = any(${wanted}) and status in ('running', 'waiting', 'paused', 'halted')
+        and (lease_owner is null or lease_until < clock_timestamp())
+        and (wake_requested or next_wake_at <= clock_timestamp() or lease_owner is not null)`.execute(this.#db);
     for (const { id } of rows) {
       if (!this.#running.has(id)) this.#running.set(id, this.#handle(id));
     }
