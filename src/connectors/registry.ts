@@ -3,12 +3,13 @@
  * The estate loader takes a registry as a parameter, so that tests and users of the package can bring their own.
  */
 import type { IssuerConnector, PlaceConnector, SystemType } from "./connector.ts";
+import { fileValue } from "./file/connector.ts";
 import { random } from "./random/connector.ts";
 import { tlsEndpoint } from "./tls/connector.ts";
 import { x509Ca, x509SelfSigned } from "./x509/connector.ts";
 
 /** Where versions live: `type` of a place in `keyroll.yaml`. */
-const places: readonly PlaceConnector[] = [tlsEndpoint];
+const places: readonly PlaceConnector[] = [fileValue, tlsEndpoint];
 
 /** What makes versions: `type` of an issuer. */
 const issuers: readonly IssuerConnector[] = [random, x509Ca, x509SelfSigned];
