@@ -203,9 +203,9 @@ export type Decision =
 /** Why a needed action is not offered. */
 export interface Blocked {
   readonly action: Action;
-  readonly cause: "capacity" | "two-to-two" | "serial" | "not-restorable" | "would-refuse" | "no-material";
+  readonly cause: "capacity" | "two-to-two" | "serial" | "not-restorable" | "would-refuse" | "would-readmit" | "no-material";
   /** For `would-refuse`: the edges that would lose. */
   readonly edges: readonly number[];
-  /** For `would-refuse`: the versions that would be refused. */
+  /** The versions that would be refused, or let in again. */
   readonly versions: Mask;
 }

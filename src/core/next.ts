@@ -76,7 +76,7 @@ export class Planner {
   guarded(state: State): Offer[] {
     const result: Offer[] = [];
     this.#each(state, (candidate, to) => {
-      if (!to) return;
+      if (!to || this.#readmits(state, to, candidate.action)) return;
       const exposes = this.#exposes(state, to);
       if (exposes === null) return;
       result.push({ action: exposes.length === 0 ? candidate.action : { ...candidate.action, exposes }, to });
@@ -90,6 +90,9 @@ export class Planner {
     this.#each(state, (candidate, to, refusal) => {
       if (refusal) result.push({ action: candidate.action, cause: refusal, edges: [], versions: 0 });
       if (!to) return;
+      const readmitted = this.#readmits(state, to, candidate.action);
+      if (readmitted)
+        result.push({ action: candidate.action, cause: "would-readmit", edges: [], versions: readmitted });
       const edges: number[] = [];
       let versions = 0;
       for (let e = 0; e < this.#exposed.length; e++) {
@@ -146,6 +149,15 @@ export class Planner {
       if (material === noMaterial && has(this.#needed, version)) return false;
     }
     return goal.compromised === 0 || !system.usable(state, goal.compromised);
+  }
+
+  /** Compromised versions that a write would let in again: a trust line that somebody took out goes back only behind its denial. */
+  #readmits(state: State, to: State, action: Action): Mask {
+    if (this.goal.compromised === 0 || action.verifier === null) return 0;
+    const table = this.system.verifiers[action.verifier]!;
+    const accepted = (at: State): Mask =>
+      this.system.accepts(table.locals[this.system.verifierId(at, action.verifier!)]!.configured);
+    return accepted(to) & ~accepted(state) & this.goal.compromised;
   }
 
   /** Edges on which the action newly makes a refusal possible; `null` where one of them was not declared. */

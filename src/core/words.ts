@@ -81,6 +81,8 @@ export function describeBlocked(topology: Topology, reason: Blocked): string {
       return `Cannot ${action} yet: the last change has not reached every copy.`;
     case "not-restorable":
       return `Cannot ${action}: what was removed here cannot be put back.`;
+    case "would-readmit":
+      return `Cannot ${action}: the compromised ${[...members(reason.versions)].map((v) => topology.versions[v]!.name).join(", ")} would be let in again.`;
     case "no-material":
       return `Cannot ${action}: its secret part is not with Keyroll.`;
     case "would-refuse":
