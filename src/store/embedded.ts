@@ -66,12 +66,15 @@ const longestSocketPath = 103;
 
 const supervisor = `
 fifo=$1; shift
-# Ends when the last user is gone. A user may come back within the short pause, and the read then blocks again.
+# Ends when the last user is gone. Opened for both ways first, so that it does not wait for a writer: the process that started us may be dead
+# before it joins. It gets 90 s, which covers crash recovery. A user who leaves may be followed by another within the short pause, and the
+# read then blocks again, without polling, until that one has left too.
 watch_users() {
-  exec 3<"$fifo" || exit 1
-  idle=0
-  while [ "$idle" -lt 3 ]; do
-    if read -r _ <&3; then idle=0; else idle=$((idle + 1)); sleep 0.1; fi
+  exec 4<>"$fifo" || exit 1
+  exec 3<"$fifo" 4>&-
+  left=900
+  while [ "$left" -gt 0 ]; do
+    if read -r _ <&3; then left=3; else left=$((left - 1)); sleep 0.1; fi
   done
   kill -INT "$1"
 }
@@ -132,7 +135,14 @@ class Embedded implements EmbeddedServer {
     this.#password = this.#readOrMakePassword();
     if (!existsSync(join(this.#data, "PG_VERSION"))) this.#initialise();
     this.#socketDir = this.#prepareSocketDir();
-    await this.ensure();
+    try {
+      await this.ensure();
+    } catch (error) {
+      // A server that we started and cannot use must not stay for want of a user who leaves.
+      await this.#join().catch(() => undefined);
+      if (this.#membership !== null) closeSync(this.#membership);
+      throw error;
+    }
   }
 
   ensure(): Promise<void> {
