@@ -203,7 +203,14 @@ export type Decision =
 /** Why a needed action is not offered. */
 export interface Blocked {
   readonly action: Action;
-  readonly cause: "capacity" | "two-to-two" | "serial" | "not-restorable" | "would-refuse" | "would-readmit" | "no-material";
+  readonly cause:
+    | "capacity"
+    | "two-to-two"
+    | "serial"
+    | "not-restorable"
+    | "would-refuse"
+    | "would-readmit"
+    | "no-material";
   /** For `would-refuse`: the edges that would lose. */
   readonly edges: readonly number[];
   /** The versions that would be refused, or let in again. */
