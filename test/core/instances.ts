@@ -72,7 +72,7 @@ interface Draft {
   readonly edges: readonly (readonly [number, number, EdgeDrain?, number?])[];
   readonly issuers?: readonly Issuing[];
   /** Later targets of all holders, with the final sets of all verifiers. */
-  readonly then?: readonly { readonly target: readonly number[]; readonly final: readonly Mask[] }[];
+  readonly later?: readonly { readonly target: readonly number[]; readonly final: readonly Mask[] }[];
   readonly expected?: "proved" | "blocked";
   readonly note?: string;
 }
@@ -144,8 +144,9 @@ const drainMs: Readonly<Record<EdgeDrain, number>> = { instant: 0, timed: hour, 
 
 function build(draft: Draft): Instance {
   const issuers = draft.issuers ?? [{ version: 1 }];
+  const listed: Draft["items"] = draft.items;
   const items: Item[] = (
-    draft.items ?? draft.versions.map((name, index) => ({ name, admits: bit(index), version: index }))
+    listed ?? draft.versions.map((name, index): Item => ({ name, admits: bit(index), denies: 0, version: index }))
   ).map((item) => ({ name: item.name, admits: item.admits, denies: item.denies ?? 0, version: item.version ?? null }));
   const topology: Topology = {
     name: draft.name,
@@ -179,7 +180,10 @@ function build(draft: Draft): Instance {
     exposed: [],
     containFirst: false,
   };
-  const compromised = held.reduce((mask, version, index) => (version === target[index] ? mask : mask | bit(version)), 0);
+  const compromised = held.reduce(
+    (mask, version, index) => (version === target[index] ? mask : mask | bit(version)),
+    0,
+  );
   const breach: Goal = {
     ...forward,
     final: draft.verifiers.map((verifier) => verifier.breachFinal ?? verifier.final),
@@ -202,7 +206,7 @@ function build(draft: Draft): Instance {
     },
     breach,
     breachContainFirst: { ...breach, exposed: topology.edges.map((_, index) => index), containFirst: true },
-    rounds: [forward, ...(draft.then ?? []).map((round) => ({ ...forward, ...round }))],
+    rounds: [forward, ...(draft.later ?? []).map((round) => ({ ...forward, ...round }))],
     expected: draft.expected ?? "proved",
     ...(draft.note === undefined ? {} : { note: draft.note }),
   };
@@ -244,7 +248,15 @@ const founding: readonly Draft[] = [
     name: "001-sf-cluster",
     versions: pair,
     verifiers: [
-      { name: "cluster-config", start: set(0), final: set(1), capacity: 2, replicas: 3, serial: true, noTwoToTwo: true },
+      {
+        name: "cluster-config",
+        start: set(0),
+        final: set(1),
+        capacity: 2,
+        replicas: 3,
+        serial: true,
+        noTwoToTwo: true,
+      },
       { name: "local-agent-pin", start: set(0), final: set(1), capacity: 2, propagationMs: 0 },
     ],
     holders: [{ name: "sf-nodes", processes: 3, refreshMs: 2 * hour }],
@@ -282,7 +294,15 @@ const founding: readonly Draft[] = [
     name: "001-composite",
     versions: ["sfOld", "sfNew", "encOld", "encNew", "spOld", "spNew"],
     verifiers: [
-      { name: "cluster-config", start: set(0), final: set(1), capacity: 2, replicas: 3, serial: true, noTwoToTwo: true },
+      {
+        name: "cluster-config",
+        start: set(0),
+        final: set(1),
+        capacity: 2,
+        replicas: 3,
+        serial: true,
+        noTwoToTwo: true,
+      },
       { name: "aos-decrypt-keys", start: set(2), final: set(3), replicas: 2 },
       { name: "sp-app-registration", start: set(4), final: set(5) },
     ],
@@ -477,7 +497,14 @@ const further: readonly Draft[] = [
     name: "kubernetes-encryption-config",
     versions: ["key1", "key2"],
     verifiers: [
-      { name: "apiserver-providers", start: set(0), final: set(1), replicas: 3, changeMs: minute, propagationMs: 5 * minute },
+      {
+        name: "apiserver-providers",
+        start: set(0),
+        final: set(1),
+        replicas: 3,
+        changeMs: minute,
+        propagationMs: 5 * minute,
+      },
       { name: "backup-restore-keys", start: set(0), final: set(1), capacity: 2 },
     ],
     holders: [{ name: "apiserver-first-key", processes: 3, staging: false, refreshMs: 5 * minute }],
@@ -494,7 +521,7 @@ const further: readonly Draft[] = [
     holders: [{ name: "clients", processes: 2 }],
     edges: [[0, 0]],
     issuers: [{ version: 1 }, { version: 2 }, { version: 3 }],
-    then: [
+    later: [
       { target: [2], final: [set(2)] },
       { target: [3], final: [set(3)] },
     ],
@@ -503,11 +530,13 @@ const further: readonly Draft[] = [
   {
     name: "primary-secondary-stale-start",
     versions: ["key1-a", "key2-a", "key1-b", "stale"],
-    verifiers: [{ name: "account", start: set(0, 3), final: set(1), capacity: 2, serial: true, replicas: 2, junk: set(3) }],
+    verifiers: [
+      { name: "account", start: set(0, 3), final: set(1), capacity: 2, serial: true, replicas: 2, junk: set(3) },
+    ],
     holders: [{ name: "clients", processes: 2, storeCapacity: 2 }],
     edges: [[0, 0]],
     issuers: [{ version: 1 }, { version: 2 }],
-    then: [{ target: [2], final: [set(2)] }],
+    later: [{ target: [2], final: [set(2)] }],
   },
   {
     name: "chain-root-intermediate-leaf",
@@ -536,12 +565,13 @@ const further: readonly Draft[] = [
     items: [
       { name: "rootOld", admits: set(0, 1) },
       { name: "rootNew", admits: set(1, 2) },
+      { name: "crl-leafOld", admits: 0, denies: set(0) },
     ],
-    verifiers: [{ name: "trust-stores", start: set(0), final: set(0, 1), replicas: 2 }],
+    verifiers: [{ name: "trust-stores", start: set(0), final: set(0, 1), breachFinal: set(0, 1, 2), replicas: 2 }],
     holders: [{ name: "server", processes: 2 }],
     edges: [[0, 0]],
     issuers: [{ version: 1 }, { version: 2 }],
-    then: [{ target: [2], final: [set(1)] }],
+    later: [{ target: [2], final: [set(1)] }],
     note: "The intermediate is signed by both roots, so the leaf moves before the root does.",
   },
   {
@@ -566,7 +596,7 @@ const further: readonly Draft[] = [
     holders: [{ name: "service", processes: 2, storeCapacity: 3 }],
     edges: [[0, 0, "timed", hour]],
     issuers: [{ version: 1 }, { version: 2 }],
-    then: [{ target: [2], final: [set(2)] }],
+    later: [{ target: [2], final: [set(2)] }],
     note: "The second rotation may start at any moment of the first.",
   },
   {

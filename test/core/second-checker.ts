@@ -107,8 +107,15 @@ export class World {
   readonly #counter: number;
   readonly #outgoing: readonly (readonly number[])[];
 
-  constructor(topology: Topology) {
+  readonly #grantsHold: boolean;
+
+  /**
+   * @param options.grantsHold true (the default): whoever was let in under its version stays in, whatever is distrusted. false: a grant may end at
+   * any moment, so a process counts as knocking again with what it has. The two differ only on holders with sessions.
+   */
+  constructor(topology: Topology, options: { readonly grantsHold?: boolean } = {}) {
     this.topology = topology;
+    this.#grantsHold = options.grantsHold ?? true;
     let at = topology.versions.length;
     this.#configured = at;
     at += topology.verifiers.length;
@@ -287,7 +294,8 @@ export class World {
         for (let process = 0; process < holder.processes; process++) {
           const live = state[begin + 2 + 2 * process]!;
           // Whoever was let in under this very version is not asked again.
-          if (live !== nothing && state[begin + 3 + 2 * process] !== live) presented |= one(live);
+          const letIn = this.#grantsHold && state[begin + 3 + 2 * process] === live;
+          if (live !== nothing && !letIn) presented |= one(live);
         }
       return presented & ~this.#enforcedByAll(state, edge.verifier);
     });
@@ -433,6 +441,12 @@ export class World {
     return copy;
   }
 
+  /** One write of a whole set. `null`: refused. */
+  replaceSet(node: Node, verifier: number, items: number): Node | null {
+    const written = this.#write(node.state, verifier, items);
+    return written === null ? null : this.node(written);
+  }
+
   /** Does what an action says, as the outside would. `null`: the outside refuses, or there is nothing to do. */
   perform(node: Node, action: Action): Node | null {
     const { state } = node;
@@ -530,7 +544,11 @@ export class World {
         let left = this.#units.some((units) => units.some((begin) => in_(state[begin]!, version)));
         this.topology.verifiers.forEach((_, verifier) =>
           this.topology.items.forEach((item, index) => {
-            if (item.version !== version || !in_(this.configured(state, verifier), index)) return;
+            if (item.version !== version) return;
+            // Forgotten only when no copy knows it any more: until then its name is still needed.
+            for (let replica = 0; replica < this.topology.verifiers[verifier]!.replicas; replica++)
+              left ||= in_(this.enforced(state, verifier, replica), index);
+            if (!in_(this.configured(state, verifier), index)) return;
             left = true;
             all.push(draft("remove-orphan", { version, item: index, verifier }));
           }),
@@ -544,12 +562,15 @@ export class World {
       this.topology.items.forEach((item, index) => {
         if (!usable(item.version)) return;
         if (in_(wanted, index) && !in_(now, index)) {
-          const kind = item.admits === 0 ? "deny" : facts.capacity === 1 ? "swap" : "trust";
+          const occupied = this.topology.items.some((other, at) => other.admits !== 0 && in_(now, at));
+          const kind = item.admits === 0 ? "deny" : facts.capacity === 1 && occupied ? "swap" : "trust";
           all.push(draft(kind, { item: index, verifier }));
         }
         if (in_(now, index) && !in_(wanted, index)) {
           // Where one item fits, putting the new one in is what takes the old one out; cutting first is for a breach only.
-          const replacedLater = facts.capacity === 1 && !(goal.containFirst && goal.compromised !== 0);
+          const successor = this.topology.items.some((other, at) => other.admits !== 0 && in_(wanted & ~now, at));
+          const replacedLater =
+            facts.capacity === 1 && successor && item.admits !== 0 && !(goal.containFirst && goal.compromised !== 0);
           if (!replacedLater) all.push(draft("distrust", { item: index, verifier }));
         }
       });
@@ -566,10 +587,10 @@ export class World {
             if (current !== target) all.push(draft("set", { version: target, holder, unit }));
           } else if (!in_(stored, target)) all.push(draft("stage", { version: target, holder, unit }));
           else if (current !== target) all.push(draft("activate", { version: target, holder, unit }));
-          for (let version = 0; version < this.topology.versions.length; version++)
-            if (version !== target && current === target && in_(stored & ~live, version))
-              all.push(draft("purge", { version, holder, unit }));
         }
+        for (let version = 0; version < this.topology.versions.length; version++)
+          if (version !== target && version !== current && in_(stored & ~live, version))
+            all.push(draft("purge", { version, holder, unit }));
         if (facts.session)
           for (let version = 0; version < this.topology.versions.length; version++) {
             if (!in_(goal.compromised, version)) continue;
@@ -616,8 +637,13 @@ export class World {
     return this.reachableRefusals(after).map((versions, edge) => versions & ~was[edge]!);
   }
 
-  /** The safe actions, by definition. */
+  /** The safe actions, in the order of preference that a goal asks for. */
   offers(node: Node, goal: Goal): readonly Offer[] {
+    return this.#inOrder(node, goal, this.safe(node, goal));
+  }
+
+  /** The safe actions, by definition. */
+  safe(node: Node, goal: Goal): readonly Offer[] {
     const candidates = this.candidates(node, goal);
     const unsealed = this.topology.versions.some((_, version) => node.state[version] === fresh);
     const safe: Offer[] = [];
@@ -629,8 +655,19 @@ export class World {
       if (exposes.some((edge) => !goal.exposed.includes(edge))) continue;
       safe.push({ action: { ...action, exposes }, to });
     }
+    return safe;
+  }
+
+  /**
+   * Which of the safe actions are offered first. Contain first: whatever takes trust or grants away. And a declared exposure is a last resort:
+   * it is not used while anything harmless can be done or, but for a breach, while the world is still moving.
+   */
+  #inOrder(node: Node, goal: Goal, safe: readonly Offer[]): readonly Offer[] {
     const cuts = goal.containFirst ? safe.filter((offer) => cutKinds.has(offer.action.kind)) : [];
-    return cuts.length > 0 ? cuts : safe;
+    if (cuts.length > 0) return cuts;
+    const harmless = safe.filter((offer) => offer.action.exposes.length === 0);
+    if (harmless.length > 0 || safe.length === 0) return harmless;
+    return goal.containFirst || this.steps(node).length === 0 ? safe : [];
   }
 
   /** A version that was never sealed is held or presented somewhere. */
@@ -844,8 +881,7 @@ export function explore(world: World, start: Node, goal: Goal, options: ExploreO
     return words.reverse();
   };
   const base = { states: reached.length, transitions, reached };
-  if (reached.length > limit)
-    return { ...base, verdict: "not-proved", violated: null, counterexample: [], stuck: [] };
+  if (reached.length > limit) return { ...base, verdict: "not-proved", violated: null, counterexample: [], stuck: [] };
   const good = new Uint8Array(reached.length);
   const queue = reached.flatMap((node, at) => (world.done(node, goal) ? [at] : []));
   for (const at of queue) good[at] = 1;
