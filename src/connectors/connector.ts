@@ -160,6 +160,8 @@ export interface SystemType<S = unknown> {
   readonly type: string;
   readonly title: string;
   readonly config: z.ZodType<S>;
+  /** As in the connectors: keys of the config whose values name files, resolved against the estate file's folder. */
+  readonly paths?: readonly string[];
   /** Signs in and looks, changing nothing. Throws a {@link ConnectorError}. */
   check?(cx: CallContext, config: S): Promise<void>;
   /** Requests per second that the system is known to bear, and how many at once. */
