@@ -129,7 +129,8 @@ export function readName(cursor: Cursor): string {
       const pair = cursor.enter();
       cursor.expect(tag.oid, "the type of a name's part");
       const name =
-        attributeNames.get(bytes.toString("latin1", cursor.content, cursor.stop)) ?? oidText(bytes, cursor.content, cursor.stop);
+        attributeNames.get(bytes.toString("latin1", cursor.content, cursor.stop)) ??
+        oidText(bytes, cursor.content, cursor.stop);
       const kind = cursor.read();
       const value = escapeValue(stringValue(bytes, kind, cursor.content, cursor.stop));
       text += `${text === "" ? "" : first ? ", " : " + "}${name}=${value}`;
@@ -194,12 +195,19 @@ function escapeValue(value: string): string {
   return text;
 }
 function hexEscape(character: string): string {
-  return [...Buffer.from(character, "utf8")].map((octet) => `\\${octet.toString(16).toUpperCase().padStart(2, "0")}`).join("");
+  return [...Buffer.from(character, "utf8")]
+    .map((octet) => `\\${octet.toString(16).toUpperCase().padStart(2, "0")}`)
+    .join("");
 }
 
 /** Removes what could steer a terminal from text that somebody else wrote (aliases, DNS names). */
 export function printable(text: string): string {
-  return text.split("").map((character) => (special.test(`x${character}x`) && !',+"\\<>;'.includes(character) ? hexEscape(character) : character)).join("");
+  return text
+    .split("")
+    .map((character) =>
+      special.test(`x${character}x`) && !',+"\\<>;'.includes(character) ? hexEscape(character) : character,
+    )
+    .join("");
 }
 
 function two(bytes: Buffer, at: number): number {
@@ -230,7 +238,16 @@ export function readTime(cursor: Cursor): number {
   const hour = two(bytes, at + 4);
   const minute = two(bytes, at + 6);
   const second = two(bytes, at + 8);
-  if (bytes[at + 10] !== 0x5a || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60) {
+  if (
+    bytes[at + 10] !== 0x5a ||
+    month < 1 ||
+    month > 12 ||
+    day < 1 ||
+    day > 31 ||
+    hour > 23 ||
+    minute > 59 ||
+    second > 60
+  ) {
     throw new Malformed("a date is out of range");
   }
   const time = Date.UTC(year, month - 1, day, hour, minute, second);
@@ -350,7 +367,8 @@ function readCertificate(bytes: Buffer, from: number, to: number): CertificateCo
   const certificateEnd = cursor.enter();
   if (cursor.peek() === tag.context0) cursor.read();
   cursor.expect(tag.integer, "the serial number");
-  if (cursor.stop === cursor.content || cursor.stop - cursor.content > longestSerial) throw new Malformed("the serial number has no sensible length");
+  if (cursor.stop === cursor.content || cursor.stop - cursor.content > longestSerial)
+    throw new Malformed("the serial number has no sensible length");
   const serial = serialText(bytes, cursor.content, cursor.stop);
   cursor.expect(tag.sequence, "the signature algorithm");
   const issuer = readName(cursor);
@@ -500,7 +518,14 @@ function serialText(bytes: Buffer, from: number, to: number): string {
  * The certificate that fills `bytes[from, to)`, as an item. Trailing bytes are a remark, unless `more` says that the format has them (OpenSSL's
  * `TRUSTED CERTIFICATE`). Throws {@link Malformed}.
  */
-export function certificateItem(bytes: Buffer, from: number, to: number, container: Container, index: number, more = false): ParsedItem {
+export function certificateItem(
+  bytes: Buffer,
+  from: number,
+  to: number,
+  container: Container,
+  index: number,
+  more = false,
+): ParsedItem {
   const length = elementLength(bytes, from, to);
   const { facts, key, certificate } = readCertificate(bytes, from, to);
   return {

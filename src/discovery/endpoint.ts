@@ -51,7 +51,10 @@ function context(): ReturnType<typeof createSecureContext> {
 }
 
 /** Every address of the host is asked. Throws {@link EndpointError} when none answers with a certificate. */
-export async function* probe(target: EndpointTarget, options: EndpointOptions): AsyncGenerator<Served | EndpointError, void, void> {
+export async function* probe(
+  target: EndpointTarget,
+  options: EndpointOptions,
+): AsyncGenerator<Served | EndpointError, void, void> {
   let addresses: string[];
   try {
     addresses = await resolve(target.host, options.timeoutMs);
@@ -103,7 +106,13 @@ function handshake(target: EndpointTarget, address: string, options: EndpointOpt
     let tls: TLSSocket | undefined;
     const socket = connect({ host: address, port: target.port, noDelay: true });
     const timer = setTimeout(
-      () => fail(new EndpointError(connected ? "no-tls" : "unreachable", `no ${connected ? "handshake" : "answer"} within ${options.timeoutMs} ms`)),
+      () =>
+        fail(
+          new EndpointError(
+            connected ? "no-tls" : "unreachable",
+            `no ${connected ? "handshake" : "answer"} within ${options.timeoutMs} ms`,
+          ),
+        ),
       options.timeoutMs,
     );
     let connected = false;
@@ -132,7 +141,9 @@ function handshake(target: EndpointTarget, address: string, options: EndpointOpt
     options.signal?.addEventListener("abort", aborted);
     if (options.signal?.aborted) aborted();
     socket.on("error", (error: NodeJS.ErrnoException) =>
-      fail(new EndpointError(connected ? "no-tls" : "unreachable", connected ? "the connection broke off" : whyNot(error))),
+      fail(
+        new EndpointError(connected ? "no-tls" : "unreachable", connected ? "the connection broke off" : whyNot(error)),
+      ),
     );
     socket.on("close", () => fail(new EndpointError("no-tls", "the server closed the connection without a handshake")));
     socket.on("connect", () => {
@@ -153,16 +164,26 @@ function handshake(target: EndpointTarget, address: string, options: EndpointOpt
           });
           // A server that asks for a client certificate has shown its own before it hangs up.
           tls.on("error", () => {
-            if (!succeed()) fail(new EndpointError("no-tls", "something answers, and it is not TLS or no version that is known here"));
+            if (!succeed())
+              fail(
+                new EndpointError("no-tls", "something answers, and it is not TLS or no version that is known here"),
+              );
           });
           const watch = setInterval(() => {
             if (settled) clearInterval(watch);
-            else if (socket.bytesRead > maxHandshakeBytes) fail(new EndpointError("refused", `it sent more than ${maxHandshakeBytes} bytes without ending the handshake`));
+            else if (socket.bytesRead > maxHandshakeBytes)
+              fail(
+                new EndpointError(
+                  "refused",
+                  `it sent more than ${maxHandshakeBytes} bytes without ending the handshake`,
+                ),
+              );
           }, 50);
           watch.unref();
           tls.on("close", () => clearInterval(watch));
         },
-        (error: unknown) => fail(error instanceof EndpointError ? error : new EndpointError("no-tls", "the greeting failed")),
+        (error: unknown) =>
+          fail(error instanceof EndpointError ? error : new EndpointError("no-tls", "the greeting failed")),
       );
     });
   });
@@ -208,7 +229,11 @@ async function greet(socket: Socket, starter: Starter): Promise<void> {
       case "postgres": {
         socket.write(postgresSslRequest);
         const answer = await talk.bytes(1);
-        if (answer[0] !== 0x53) throw new EndpointError("no-tls", answer[0] === 0x4e ? "this PostgreSQL server does not offer TLS" : "something else than PostgreSQL answers");
+        if (answer[0] !== 0x53)
+          throw new EndpointError(
+            "no-tls",
+            answer[0] === 0x4e ? "this PostgreSQL server does not offer TLS" : "something else than PostgreSQL answers",
+          );
         break;
       }
       case "smtp":
@@ -234,7 +259,8 @@ async function greet(socket: Socket, starter: Starter): Promise<void> {
         if (head[0] !== 0x30 || head[1]! >= 0x80) throw new EndpointError("no-tls", "something else than LDAP answers");
         const body = await talk.bytes(head[1]!);
         // messageID, then ExtendedResponse [APPLICATION 24] whose first field is the result code; 0 is success.
-        if (body.indexOf(Buffer.from([0x0a, 1, 0])) === -1) throw new EndpointError("no-tls", "this LDAP server does not offer TLS");
+        if (body.indexOf(Buffer.from([0x0a, 1, 0])) === -1)
+          throw new EndpointError("no-tls", "this LDAP server does not offer TLS");
         break;
       }
     }
@@ -256,7 +282,8 @@ async function reply(talk: Talk, last: RegExp, more: RegExp, protocol: string): 
   for (;;) {
     const line = await talk.line();
     if (last.test(line)) return;
-    if (!more.test(line)) throw new EndpointError("no-tls", `it does not offer STARTTLS, or something else than ${protocol} answers`);
+    if (!more.test(line))
+      throw new EndpointError("no-tls", `it does not offer STARTTLS, or something else than ${protocol} answers`);
   }
 }
 
@@ -285,7 +312,9 @@ function openTalk(socket: Socket): Talk {
       if (over) {
         throw new EndpointError(
           total > maxGreetingBytes ? "refused" : "no-tls",
-          total > maxGreetingBytes ? `its greeting has more than ${maxGreetingBytes} bytes` : "it hung up during the greeting",
+          total > maxGreetingBytes
+            ? `its greeting has more than ${maxGreetingBytes} bytes`
+            : "it hung up during the greeting",
         );
       }
       await new Promise<void>((resolve) => {

@@ -85,7 +85,13 @@ export type ScanEvent =
   | { readonly type: "found"; readonly items: readonly Found[] }
   | { readonly type: "problem"; readonly problem: ScanProblem }
   /** Sent now and then. `total` is known for endpoints and for single files only. */
-  | { readonly type: "progress"; readonly files: number; readonly endpoints: number; readonly items: number; readonly at: string }
+  | {
+      readonly type: "progress";
+      readonly files: number;
+      readonly endpoints: number;
+      readonly items: number;
+      readonly at: string;
+    }
   | { readonly type: "done"; readonly summary: ScanSummary };
 
 /** More names than this are cut, because one certificate may carry thousands. */

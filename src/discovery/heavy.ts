@@ -36,7 +36,10 @@ export function parseHeavy(job: HeavyJob, passwords: readonly string[]): HeavyRe
         return { ...openBerPkcs7(bytes, job.index), refused: false };
     }
   } catch (error) {
-    const text = error instanceof Malformed ? error.message : `this ${job.form === "pkcs12" ? "PKCS#12 file" : "file"} is damaged or of an unknown kind`;
+    const text =
+      error instanceof Malformed
+        ? error.message
+        : `this ${job.form === "pkcs12" ? "PKCS#12 file" : "file"} is damaged or of an unknown kind`;
     return { items: [], problems: [text], refused: error instanceof Refused };
   } finally {
     bytes.fill(0);
@@ -44,11 +47,19 @@ export function parseHeavy(job: HeavyJob, passwords: readonly string[]): HeavyRe
 }
 
 function openKey(job: HeavyJob, bytes: Buffer, passwords: readonly string[]): ParsedItem {
-  const der = job.form === "der-key" ? bytes : Buffer.from(bytes.toString("latin1").replace(/-----[^-]*-----/g, ""), "base64");
+  const der =
+    job.form === "der-key" ? bytes : Buffer.from(bytes.toString("latin1").replace(/-----[^-]*-----/g, ""), "base64");
   refuseIterationBomb(der);
   for (const password of passwords) {
     try {
-      return privateKeyItem(Buffer.from(bytes), job.form === "der-key" ? "pkcs8" : "pem", job.form === "der-key" ? "der" : "pem", job.index, job.label, password);
+      return privateKeyItem(
+        Buffer.from(bytes),
+        job.form === "der-key" ? "pkcs8" : "pem",
+        job.form === "der-key" ? "der" : "pem",
+        job.index,
+        job.label,
+        password,
+      );
     } catch {
       // A wrong password and a damaged key look the same; the sentence below says both.
     }
@@ -57,10 +68,7 @@ function openKey(job: HeavyJob, bytes: Buffer, passwords: readonly string[]): Pa
 }
 
 /** PBKDF2, PBES1 and the PKCS#12 derivations (RFC 8018, RFC 7292 appendix C) all carry `{ salt, iterations }` right behind their name. */
-const derivations = [
-  Buffer.from("06092a864886f70d0105", "hex"),
-  Buffer.from("060a2a864886f70d010c01", "hex"),
-];
+const derivations = [Buffer.from("06092a864886f70d0105", "hex"), Buffer.from("060a2a864886f70d010c01", "hex")];
 
 /** Refuses derivations of more than {@link maxIterations} rounds that can be seen without a password. Throws {@link Malformed}. */
 export function refuseIterationBomb(bytes: Buffer): void {
@@ -68,7 +76,9 @@ export function refuseIterationBomb(bytes: Buffer): void {
     for (let at = bytes.indexOf(name); at !== -1; at = bytes.indexOf(name, at + 1)) {
       const rounds = iterationsBehind(bytes, at);
       if (rounds > maxIterations) {
-        throw new Refused(`its key derivation asks for ${rounds} rounds, more than the ${maxIterations} that are allowed`);
+        throw new Refused(
+          `its key derivation asks for ${rounds} rounds, more than the ${maxIterations} that are allowed`,
+        );
       }
     }
   }
@@ -96,7 +106,10 @@ function integer(bytes: Buffer, from: number, to: number): number {
 function asn1(bytes: Buffer): forge.asn1.Asn1 {
   refuseDeepNesting(bytes);
   try {
-    return forge.asn1.fromDer(forge.util.createBuffer(bytes.toString("binary")), { strict: false, parseAllBytes: false } as never);
+    return forge.asn1.fromDer(forge.util.createBuffer(bytes.toString("binary")), {
+      strict: false,
+      parseAllBytes: false,
+    } as never);
   } catch {
     throw new Malformed("it is cut off or damaged");
   }
@@ -107,7 +120,9 @@ function openPkcs12(bytes: Buffer, passwords: readonly string[], firstIndex: num
   const tree = asn1(bytes);
   const macRounds = roundsOfMac(tree);
   if (macRounds > maxIterations) {
-    throw new Refused(`its integrity check asks for ${macRounds} rounds, more than the ${maxIterations} that are allowed`);
+    throw new Refused(
+      `its integrity check asks for ${macRounds} rounds, more than the ${maxIterations} that are allowed`,
+    );
   }
   let store: forge.pkcs12.Pkcs12Pfx | undefined;
   let why = "no given password opens it, and neither does an empty one";
@@ -118,7 +133,8 @@ function openPkcs12(bytes: Buffer, passwords: readonly string[], firstIndex: num
     } catch (error) {
       // Only the cases that another password cannot mend are told apart; the library's own text may quote its input.
       const text = error instanceof Error ? error.message : "";
-      if (/unsupported|Cannot read encrypted|OID/i.test(text)) why = "it uses an encryption or integrity check that is not read here (or no password fits)";
+      if (/unsupported|Cannot read encrypted|OID/i.test(text))
+        why = "it uses an encryption or integrity check that is not read here (or no password fits)";
     }
   }
   if (store === undefined) throw new Malformed(why);
@@ -183,9 +199,15 @@ function openBerPkcs7(bytes: Buffer, firstIndex: number): { items: ParsedItem[];
     for (const element of part.value as forge.asn1.Asn1[]) {
       try {
         const der = toDer(element);
-        items.push((part.type as number) === 0 ? certificateItem(der, 0, der.length, "pkcs7", index) : revocationListItem(der, "pkcs7", index));
+        items.push(
+          (part.type as number) === 0
+            ? certificateItem(der, 0, der.length, "pkcs7", index)
+            : revocationListItem(der, "pkcs7", index),
+        );
       } catch (error) {
-        problems.push(`entry ${index + 1} of the PKCS#7 message: ${error instanceof Malformed ? error.message : "it cannot be read"}`);
+        problems.push(
+          `entry ${index + 1} of the PKCS#7 message: ${error instanceof Malformed ? error.message : "it cannot be read"}`,
+        );
       }
       index++;
     }

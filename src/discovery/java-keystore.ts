@@ -47,7 +47,8 @@ export function* parseJavaKeystore(bytes: Buffer): Generator<Entry, void, void> 
   let index = 0;
   try {
     const version = reader.uint32();
-    if (version !== 1 && version !== 2) throw new Malformed(`version ${version} of the Java keystore format is not known`);
+    if (version !== 1 && version !== 2)
+      throw new Malformed(`version ${version} of the Java keystore format is not known`);
     const count = reader.uint32();
     for (let entry = 0; entry < count; entry++) {
       const kind = reader.uint32();
@@ -61,13 +62,19 @@ export function* parseJavaKeystore(bytes: Buffer): Generator<Entry, void, void> 
         yield* certificate(reader, version, index++, alias);
       } else if (kind === 3) {
         // A sealed Java object of no stated length: nothing behind it can be found without reading Java's serialisation.
-        throw new Malformed(`entry "${alias}" is a secret key; it and the ${count - entry - 1} entries behind it are not read`);
+        throw new Malformed(
+          `entry "${alias}" is a secret key; it and the ${count - entry - 1} entries behind it are not read`,
+        );
       } else {
         throw new Malformed(`entry ${entry + 1} of the keystore has an unknown type`);
       }
     }
   } catch (error) {
-    yield { kind: "problem", code: "malformed", text: error instanceof Malformed ? error.message : "the keystore cannot be read" };
+    yield {
+      kind: "problem",
+      code: "malformed",
+      text: error instanceof Malformed ? error.message : "the keystore cannot be read",
+    };
   }
 }
 
@@ -78,6 +85,10 @@ function* certificate(reader: Reader, version: number, index: number, alias: str
     yield { ...certificateItem(der, 0, der.length, "jks", index), label: alias };
   } catch (error) {
     // The entry's length was sound, so the next one can still be read.
-    yield { kind: "problem", code: "malformed", text: `entry "${alias}": ${error instanceof Malformed ? error.message : "it cannot be read"}` };
+    yield {
+      kind: "problem",
+      code: "malformed",
+      text: `entry "${alias}": ${error instanceof Malformed ? error.message : "it cannot be read"}`,
+    };
   }
 }

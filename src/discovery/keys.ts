@@ -17,7 +17,14 @@ export function publicKeyItem(spki: Buffer, container: Container, index: number,
   return keyItem("public-key", spki, container, index, label);
 }
 
-function keyItem(kind: "public-key" | "private-key", spki: Buffer, container: Container, index: number, label?: string, encrypted?: boolean): ParsedItem {
+function keyItem(
+  kind: "public-key" | "private-key",
+  spki: Buffer,
+  container: Container,
+  index: number,
+  label?: string,
+  encrypted?: boolean,
+): ParsedItem {
   const key = readPublicKey(new Cursor(spki));
   const publicKeySha256 = hash("sha256", spki, "hex");
   return {
@@ -40,17 +47,34 @@ export type PrivateKeyForm = "pem" | "pkcs8" | "pkcs1" | "sec1";
  * The public half of a private key. `bytes` are wiped. With a password the key may be encrypted; see `refuseIterationBomb` before. Throws
  * {@link Malformed} without a word of the key.
  */
-export function privateKeyItem(bytes: Buffer, form: PrivateKeyForm, container: Container, index: number, label?: string, password?: string): ParsedItem {
+export function privateKeyItem(
+  bytes: Buffer,
+  form: PrivateKeyForm,
+  container: Container,
+  index: number,
+  label?: string,
+  password?: string,
+): ParsedItem {
   try {
-    if (bytes.length > maxKeyOctets) throw new Malformed(`a private key of ${bytes.length} bytes is larger than any real one`);
+    if (bytes.length > maxKeyOctets)
+      throw new Malformed(`a private key of ${bytes.length} bytes is larger than any real one`);
     let key: KeyObject;
     try {
       key =
         form === "pem"
           ? createPrivateKey({ key: bytes, format: "pem", ...(password === undefined ? {} : { passphrase: password }) })
-          : createPrivateKey({ key: bytes, format: "der", type: form, ...(password === undefined ? {} : { passphrase: password }) });
+          : createPrivateKey({
+              key: bytes,
+              format: "der",
+              type: form,
+              ...(password === undefined ? {} : { passphrase: password }),
+            });
     } catch {
-      throw new Malformed(password === undefined ? "the private key is damaged or of an unknown type" : "no given password opens the private key");
+      throw new Malformed(
+        password === undefined
+          ? "the private key is damaged or of an unknown type"
+          : "no given password opens the private key",
+      );
     }
     return keyItem("private-key", publicHalf(key), container, index, label, password !== undefined);
   } finally {
@@ -130,7 +154,12 @@ export function revocationListItem(der: Buffer, container: Container, index: num
     kind: "crl",
     container,
     index,
-    facts: { fingerprint: hash("sha256", der, "hex"), issuer, notBeforeMs, ...(notAfterMs === undefined ? {} : { notAfterMs }) },
+    facts: {
+      fingerprint: hash("sha256", der, "hex"),
+      issuer,
+      notBeforeMs,
+      ...(notAfterMs === undefined ? {} : { notAfterMs }),
+    },
     problems: none,
   };
 }
@@ -163,7 +192,8 @@ const sshMagic = Buffer.from("openssh-key-v1\0", "latin1");
 /** An OpenSSH private key (PROTOCOL.key): its public half lies in clear beside it, encrypted or not. `bytes` are wiped. */
 export function opensshPrivateKeyItem(bytes: Buffer, index: number): ParsedItem {
   try {
-    if (!bytes.subarray(0, sshMagic.length).equals(sshMagic)) throw new Malformed("the OpenSSH key has no magic number");
+    if (!bytes.subarray(0, sshMagic.length).equals(sshMagic))
+      throw new Malformed("the OpenSSH key has no magic number");
     const reader = new SshReader(bytes, sshMagic.length);
     const cipher = reader.string().toString("latin1");
     reader.string();
@@ -188,7 +218,8 @@ const sshCurves: Readonly<Record<string, { crv: string; octets: number }>> = {
 };
 
 function sshToSpki(blob: Buffer): Buffer {
-  if (blob.length > maxKeyOctets) throw new Malformed(`an OpenSSH key of ${blob.length} bytes is larger than any real one`);
+  if (blob.length > maxKeyOctets)
+    throw new Malformed(`an OpenSSH key of ${blob.length} bytes is larger than any real one`);
   const reader = new SshReader(blob);
   const type = reader.string().toString("latin1");
   const jwk = sshToJwk(type, reader);

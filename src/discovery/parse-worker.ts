@@ -8,6 +8,7 @@ interface Request {
   readonly passwords: readonly string[];
 }
 
+/* oxlint-disable unicorn/require-post-message-target-origin -- that is for windows; this is a thread. */
 parentPort?.on("message", ({ job, passwords }: Request) => {
   parentPort?.postMessage({ result: parseHeavy(job, passwords) });
 });

@@ -49,7 +49,21 @@ export interface ParseOptions {
   readonly hasPasswords: boolean;
 }
 
-const telling = new Set([".pem", ".crt", ".cer", ".der", ".key", ".p12", ".pfx", ".p7b", ".p7c", ".jks", ".jceks", ".csr", ".crl"]);
+const telling = new Set([
+  ".pem",
+  ".crt",
+  ".cer",
+  ".der",
+  ".key",
+  ".p12",
+  ".pfx",
+  ".p7b",
+  ".p7c",
+  ".jks",
+  ".jceks",
+  ".csr",
+  ".crl",
+]);
 const armour = Buffer.from("-----BEGIN ");
 const end = Buffer.from("-----END ");
 /** Base64 of `-----BEGIN`: PEM inside a value of a Kubernetes secret or a kubeconfig. */
@@ -71,13 +85,15 @@ export function* parse(bytes: Buffer, options: ParseOptions): Generator<Outcome,
 }
 
 function describeJunk(bytes: Buffer): string {
-  if (bytes[0] === tag.sequence && elementLength(bytes) === -1) return "it ends before its own length says: it is cut off";
   try {
     refuseDeepNesting(bytes);
   } catch (error) {
     return messageOf(error);
   }
-  return "it is named like a certificate or key, and holds neither";
+  const cutOff = bytes[0] === tag.sequence && bytes[1] !== 0x80 && elementLength(bytes) === -1;
+  return cutOff
+    ? "it ends before its own length says: it is cut off"
+    : "it is named like a certificate or key, and holds neither";
 }
 
 function* parseAny(bytes: Buffer, options: ParseOptions): Generator<Outcome, void, void> {
@@ -113,7 +129,12 @@ interface Counter {
   counted: number;
 }
 
-function* parsePem(bytes: Buffer, counter: Counter, container: "pem" | "base64", options: ParseOptions): Generator<Outcome, void, void> {
+function* parsePem(
+  bytes: Buffer,
+  counter: Counter,
+  container: "pem" | "base64",
+  options: ParseOptions,
+): Generator<Outcome, void, void> {
   let at = 0;
   // Where the next END is, looked for again only behind it: a file of a million BEGINs and one END must not take a million searches.
   let nextEnd = bytes.indexOf(end);
@@ -150,7 +171,10 @@ function* parsePem(bytes: Buffer, counter: Counter, container: "pem" | "base64",
       continue;
     }
     if (blockEnd - start > maxBlock) {
-      yield problem(`${where(bytes, start, counter)}: "${label}" has ${blockEnd - start} bytes, more than is read of one block`, "refused");
+      yield problem(
+        `${where(bytes, start, counter)}: "${label}" has ${blockEnd - start} bytes, more than is read of one block`,
+        "refused",
+      );
       counter.index++;
       continue;
     }
@@ -338,7 +362,8 @@ function isBase64(octet: number): boolean {
   );
 }
 
-const sshLine = /(?:^|[\s"])(?:ssh-(?:rsa|ed25519)|ecdsa-sha2-nistp\d{3}) (AAAA[A-Za-z0-9+/=]{16,24000})(?: ([^\r\n]{0,200}))?/;
+const sshLine =
+  /(?:^|[\s"])(?:ssh-(?:rsa|ed25519)|ecdsa-sha2-nistp\d{3}) (AAAA[A-Za-z0-9+/=]{16,24000})(?: ([^\r\n]{0,200}))?/;
 /** `authorized_keys` and `*.pub`: small files only, as every line has to be looked at. */
 const largestSshFile = 1024 * 1024;
 function* parseSshLines(bytes: Buffer, counter: Counter): Generator<Outcome, void, void> {
@@ -356,7 +381,17 @@ function* parseSshLines(bytes: Buffer, counter: Counter): Generator<Outcome, voi
   }
 }
 
-type DerForm = "certificate" | "csr" | "crl" | "spki" | "pkcs1" | "pkcs8" | "pkcs8-encrypted" | "sec1" | "pkcs7" | "pkcs12";
+type DerForm =
+  | "certificate"
+  | "csr"
+  | "crl"
+  | "spki"
+  | "pkcs1"
+  | "pkcs8"
+  | "pkcs8-encrypted"
+  | "sec1"
+  | "pkcs7"
+  | "pkcs12";
 
 const dataOid = Buffer.from("06092a864886f70d0107", "hex");
 
@@ -378,7 +413,8 @@ function recogniseDer(bytes: Buffer): DerForm | undefined {
     const first = cursor.read();
     const { content, stop } = cursor;
     const second = cursor.peek();
-    if (first === tag.oid) return bytes.subarray(cursor.start, cursor.start + dataOid.length).equals(dataOid) ? "pkcs7" : undefined;
+    if (first === tag.oid)
+      return bytes.subarray(cursor.start, cursor.start + dataOid.length).equals(dataOid) ? "pkcs7" : undefined;
     if (first === tag.integer) {
       const value = stop - content === 1 ? bytes[content]! : -1;
       if (value === 3 && second === tag.sequence) return "pkcs12";
@@ -409,7 +445,13 @@ function recogniseDer(bytes: Buffer): DerForm | undefined {
   }
 }
 
-function* parseDer(bytes: Buffer, form: DerForm, container: Container, index: number, options: ParseOptions): Generator<Outcome, void, void> {
+function* parseDer(
+  bytes: Buffer,
+  form: DerForm,
+  container: Container,
+  index: number,
+  options: ParseOptions,
+): Generator<Outcome, void, void> {
   try {
     switch (form) {
       case "certificate":
@@ -431,7 +473,8 @@ function* parseDer(bytes: Buffer, form: DerForm, container: Container, index: nu
         return;
       case "pkcs8-encrypted": {
         const otherwise = lockedKeyItem(bytes, container, index);
-        if (options.hasPasswords) yield { kind: "heavy", job: { form: "der-key", bytes: ownCopy(bytes), index }, otherwise };
+        if (options.hasPasswords)
+          yield { kind: "heavy", job: { form: "der-key", bytes: ownCopy(bytes), index }, otherwise };
         else yield otherwise;
         return;
       }
@@ -439,7 +482,11 @@ function* parseDer(bytes: Buffer, form: DerForm, container: Container, index: nu
         yield* parsePkcs7(bytes, index);
         return;
       case "pkcs12":
-        yield { kind: "heavy", job: { form: "pkcs12", bytes: ownCopy(bytes), index }, otherwise: lockedStore(bytes, index) };
+        yield {
+          kind: "heavy",
+          job: { form: "pkcs12", bytes: ownCopy(bytes), index },
+          otherwise: lockedStore(bytes, index),
+        };
         return;
     }
   } catch (error) {

@@ -61,7 +61,9 @@ export function openParsePool(limitMs: number, size = Math.max(1, Math.min(2, av
     if (result === "dead") await drop(thread);
     else idle.push(thread);
     waiting.resolve(
-      result === "dead" ? failed(`reading it took more than ${limitMs} ms or too much memory, and was stopped`) : result,
+      result === "dead"
+        ? failed(`reading it took more than ${limitMs} ms or too much memory, and was stopped`)
+        : result,
     );
     dispatch();
   }

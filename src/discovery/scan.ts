@@ -83,7 +83,17 @@ export async function* scan(sources: readonly string[], options: ScanOptions): A
     options,
     maxSizeBytes: options.maxSizeBytes ?? 64 * 1024 * 1024,
     channel: openChannel(256),
-    counts: { files: 0, bytes: 0, otherFiles: 0, skipped: 0, endpoints: 0, items: 0, problems: 0, byKind: {}, problemsByCode: {} },
+    counts: {
+      files: 0,
+      bytes: 0,
+      otherFiles: 0,
+      skipped: 0,
+      endpoints: 0,
+      items: 0,
+      problems: 0,
+      byKind: {},
+      problemsByCode: {},
+    },
     pool: openParsePool(options.parseTimeoutMs ?? 1000),
     passwords: (options.passwords ?? []).map((password) => password.reveal()),
     large: Promise.resolve(),
@@ -126,7 +136,11 @@ function isOver(run: Run): boolean {
 }
 
 /** Several loops over one source of tasks. `start` gives each loop its own state. */
-async function concurrently<T>(tasks: AsyncGenerator<T>, width: number, start: () => (task: T) => Promise<void>): Promise<void> {
+async function concurrently<T>(
+  tasks: AsyncGenerator<T>,
+  width: number,
+  start: () => (task: T) => Promise<void>,
+): Promise<void> {
   async function loop(): Promise<void> {
     const work = start();
     for (;;) {
@@ -254,7 +268,8 @@ async function scanBytes(run: Run, source: string, path: string, bytes: Buffer):
         for (const item of await openContainer(run, source, path, outcome)) items.push({ ...item, source, path });
       } else if (outcome.kind === "problem") {
         problems++;
-        if (problems <= maxProblemsPerFile) await report(run, { source, path, code: outcome.code, text: sentence(outcome.text) });
+        if (problems <= maxProblemsPerFile)
+          await report(run, { source, path, code: outcome.code, text: sentence(outcome.text) });
       } else {
         items.push({ ...outcome, source, path });
         if (items.length >= chunkItems) {
@@ -267,7 +282,12 @@ async function scanBytes(run: Run, source: string, path: string, bytes: Buffer):
       }
     }
     if (problems > maxProblemsPerFile) {
-      await report(run, { source, path, code: "malformed", text: `It has ${problems - maxProblemsPerFile} more problems of this kind.` });
+      await report(run, {
+        source,
+        path,
+        code: "malformed",
+        text: `It has ${problems - maxProblemsPerFile} more problems of this kind.`,
+      });
     }
     if (items.length > 0) await deliver(run, items);
     if (!any) run.counts.otherFiles++;
@@ -281,7 +301,12 @@ function sentence(text: string): string {
 }
 
 /** Has a worker open a container. What stays shut is still an item, with the reason. */
-async function openContainer(run: Run, source: string, path: string, { job, otherwise }: Heavy): Promise<readonly ParsedItem[]> {
+async function openContainer(
+  run: Run,
+  source: string,
+  path: string,
+  { job, otherwise }: Heavy,
+): Promise<readonly ParsedItem[]> {
   const result = await run.pool.run(job, run.passwords);
   const [first = "it cannot be read"] = result.problems;
   // A container that needs another password is a finding and no fault of the file.
@@ -296,7 +321,9 @@ async function openContainer(run: Run, source: string, path: string, { job, othe
 function open(path: string): Promise<number> {
   return new Promise((resolve, reject) => {
     // Without blocking: a pipe that took a file's place between listing and opening must not hold the scan.
-    openFile(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY, (error, descriptor) => (error ? reject(error) : resolve(descriptor)));
+    openFile(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY, (error, descriptor) =>
+      error ? reject(error) : resolve(descriptor),
+    );
   });
 }
 function read(descriptor: number, into: Buffer, at: number, length: number): Promise<number> {
@@ -359,7 +386,12 @@ async function scanEndpoint(run: Run, { source, target, ofRange }: EndpointTask)
         items.push({ ...certificateItem(der, 0, der.length, "tls", index), source, path });
       } catch (error) {
         const why = error instanceof Malformed ? error.message : "it cannot be read";
-        await report(run, { source, path, code: "malformed", text: sentence(`certificate ${index + 1} of the chain: ${why}`) });
+        await report(run, {
+          source,
+          path,
+          code: "malformed",
+          text: sentence(`certificate ${index + 1} of the chain: ${why}`),
+        });
       }
     }
     await deliver(run, items);

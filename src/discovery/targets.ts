@@ -31,7 +31,14 @@ export class TargetError extends Error {
   override readonly name = "TargetError";
 }
 
-const startersByPort: Readonly<Record<number, Starter>> = { 25: "smtp", 587: "smtp", 110: "pop3", 143: "imap", 389: "ldap", 5432: "postgres" };
+const startersByPort: Readonly<Record<number, Starter>> = {
+  25: "smtp",
+  587: "smtp",
+  110: "pop3",
+  143: "imap",
+  389: "ldap",
+  5432: "postgres",
+};
 export function starterOf(port: number): Starter {
   return startersByPort[port] ?? "tls";
 }
@@ -57,12 +64,15 @@ export async function readTarget(source: string, maxAddresses: number): Promise<
   if (url !== null) return fromUrl(source, url[1]!.toLowerCase(), url[2]!);
   if (source !== "" && (await exists(source))) return [{ kind: "path", path: source }];
   const range = /^(\[?[0-9a-f.:]+)\/(\d{1,3})\]?(?::([\d,]+))?$/i.exec(source);
-  if (range !== null) return [fromRange(source, range[1]!.replace("[", ""), Number(range[2]), ports(source, range[3]), maxAddresses)];
+  if (range !== null)
+    return [fromRange(source, range[1]!.replace("[", ""), Number(range[2]), ports(source, range[3]), maxAddresses)];
   if (isIP(source) !== 0) return [endpoint(source, 443)];
   const pair = /^(\[[0-9a-f.:]+\]|[a-z0-9_](?:[a-z0-9._-]{0,252}))\.?:([\d,]+)$/i.exec(source);
   if (pair !== null) return ports(source, pair[2]).map((port) => endpoint(pair[1]!.replaceAll(/[[\]]/g, ""), port));
   const hint = /^[a-z0-9-]+(\.[a-z0-9-]+)+$/i.test(source) ? ` To connect to it, write "${source}:443".` : "";
-  throw new TargetError(`"${source}" is no file or folder here, and not HOST:PORT or a range such as 10.0.0.0/28:443.${hint}`);
+  throw new TargetError(
+    `"${source}" is no file or folder here, and not HOST:PORT or a range such as 10.0.0.0/28:443.${hint}`,
+  );
 }
 
 async function exists(path: string): Promise<boolean> {
@@ -100,7 +110,13 @@ function ports(source: string, text: string | undefined): readonly number[] {
   return [...new Set(list)];
 }
 
-function fromRange(source: string, address: string, prefix: number, ports: readonly number[], maxAddresses: number): RangeTarget {
+function fromRange(
+  source: string,
+  address: string,
+  prefix: number,
+  ports: readonly number[],
+  maxAddresses: number,
+): RangeTarget {
   const version = isIP(address);
   const bits = version === 4 ? 32 : 128;
   if (version === 0 || prefix > bits) {
@@ -113,7 +129,14 @@ function fromRange(source: string, address: string, prefix: number, ports: reado
     );
   }
   const mask = ((1n << BigInt(free)) - 1n) ^ ((1n << BigInt(bits)) - 1n);
-  return { kind: "range", first: toNumber(address) & mask, count: 2 ** free, version: version as 4 | 6, ports, starter: undefined };
+  return {
+    kind: "range",
+    first: toNumber(address) & mask,
+    count: 2 ** free,
+    version: version as 4 | 6,
+    ports,
+    starter: undefined,
+  };
 }
 
 function toNumber(address: string): bigint {

@@ -12,7 +12,9 @@ export type Walked =
   | { readonly kind: "unreadable"; readonly path: string; readonly why: string };
 
 /** File systems of the kernel (`linux/magic.h`): their files have no end, or do something when they are read. */
-const kernelFileSystems = new Set([0x9fa0, 0x62656572, 0x1cd1, 0x27e0eb, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0xcafe4a11, 0x6e736673]);
+const kernelFileSystems = new Set([
+  0x9fa0, 0x62656572, 0x1cd1, 0x27e0eb, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0xcafe4a11, 0x6e736673,
+]);
 
 /** What the system says, in words. */
 export function reasonOf(error: unknown): string {
@@ -96,7 +98,11 @@ async function kindOf(entry: Dirent, path: string): Promise<"file" | "folder" | 
   return found.isFile() ? "file" : found.isDirectory() ? "folder" : found.isSymbolicLink() ? "link" : "skipped";
 }
 
-async function* follow(path: string, trees: string[], pending: { folder: string; device: number }[]): AsyncGenerator<Walked, void, void> {
+async function* follow(
+  path: string,
+  trees: string[],
+  pending: { folder: string; device: number }[],
+): AsyncGenerator<Walked, void, void> {
   try {
     const real = await realpath(path);
     if (trees.some((tree) => real === tree || real.startsWith(tree === sep ? sep : tree + sep))) return;
