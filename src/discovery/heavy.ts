@@ -212,5 +212,6 @@ function openBerPkcs7(bytes: Buffer, firstIndex: number): { items: ParsedItem[];
       index++;
     }
   }
+  if (items.length === 0 && problems.length === 0) problems.push("the PKCS#7 message holds no certificates");
   return { items, problems };
 }

@@ -537,6 +537,7 @@ function* parsePkcs7(bytes: Buffer, index: number): Generator<Outcome, void, voi
     }
     throw error;
   }
+  if (elements.length === 0) yield problem("the PKCS#7 message holds no certificates");
   let at = index;
   for (const { from, to, list } of elements) {
     const der = bytes.subarray(from, to);
