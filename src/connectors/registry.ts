@@ -3,19 +3,32 @@
  * The estate loader takes a registry as a parameter, so that tests and users of the package can bring their own.
  */
 import type { IssuerConnector, PlaceConnector, SystemType } from "./connector.ts";
+import { command } from "./command/connector.ts";
 import { fileValue } from "./file/connector.ts";
+import { manual } from "./manual/connector.ts";
+import { postgresRole, postgresServerTls, postgresSystem } from "./postgres/connector.ts";
 import { random } from "./random/connector.ts";
+import { sshCommand, sshFile, sshSystem } from "./ssh/connector.ts";
 import { tlsEndpoint } from "./tls/connector.ts";
 import { x509Ca, x509SelfSigned } from "./x509/connector.ts";
 
 /** Where versions live: `type` of a place in `keyroll.yaml`. */
-const places: readonly PlaceConnector[] = [fileValue, tlsEndpoint];
+const places: readonly PlaceConnector[] = [
+  command,
+  fileValue,
+  manual,
+  postgresRole,
+  postgresServerTls,
+  sshCommand,
+  sshFile,
+  tlsEndpoint,
+];
 
 /** What makes versions: `type` of an issuer. */
 const issuers: readonly IssuerConnector[] = [random, x509Ca, x509SelfSigned];
 
 /** What is connected to: `type` of a system. */
-const systems: readonly SystemType[] = [];
+const systems: readonly SystemType[] = [postgresSystem, sshSystem];
 
 export interface Registry {
   readonly places: readonly PlaceConnector[];

@@ -74,6 +74,7 @@ export async function startSshServer(): Promise<TestSshServer> {
   const connections = new Set<Connection>();
   const server = new ssh2.Server({ hostKeys: [pem] }, (connection) => {
     connections.add(connection);
+    (connection as unknown as { _sock?: { setNoDelay(on: boolean): void } })._sock?.setNoDelay(true);
     connection.on("error", () => undefined);
     connection.on("close", () => connections.delete(connection));
     if (self.down) return void connection.end();

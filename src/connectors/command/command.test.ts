@@ -17,7 +17,7 @@ function context(): CallContext {
   const quiet = { debug: () => undefined, info: () => undefined, warn: () => undefined };
   return { now: () => Date.now(), signal: new AbortController().signal, throttle: async () => {}, log: quiet };
 }
-const base = { verbs: ["add", "remove", "probe"], recognise: "value", traits: { roles: ["verifier"], capacity: 100 } };
+const base = { verbs: ["add", "remove", "probe"], recognise: "value", traits: { capacity: 100 } };
 
 interface Lines {
   [mark: string]: string;
@@ -40,6 +40,8 @@ function makeWorld(): PlaceWorld {
     return { clear: () => rmSync(faultPath), ...(permission === undefined ? {} : { permission }) };
   };
   return {
+    // As the estate narrows it with `verifier: true`.
+    traits: { ...command.traits(config), roles: ["verifier"] },
     open: () => command.open(config, undefined),
     version: (n) => versions(n),
     async inspect(known) {
@@ -177,7 +179,7 @@ describe("the examples of the page", () => {
       argv: [example("one-value-in-a-file.sh"), join(folder, "value")],
       verbs: ["activate", "probe"],
       recognise: "value",
-      traits: { roles: ["holder"], storeCapacity: 1 },
+      traits: { storeCapacity: 1 },
     });
     const place = command.open(config, undefined);
     const known = [versions(1), versions(2)];

@@ -1,7 +1,8 @@
 import { definePlace, defineSystem } from "../connector.ts";
 import { plainTraits } from "../../core/place.ts";
 import { openRole } from "./role.ts";
-import { postgresSystemSchema, roleSchema, type PostgresSystem, type RoleConfig } from "./schema.ts";
+import { postgresSystemSchema, roleSchema, serverTlsSchema, type PostgresSystem, type RoleConfig, type ServerTlsConfig } from "./schema.ts";
+import { openServerTls } from "./server-tls.ts";
 import { withSession } from "./session.ts";
 
 export const postgresSystem = defineSystem<PostgresSystem>({
@@ -35,13 +36,38 @@ export const postgresRole = definePlace<RoleConfig, PostgresSystem>({
     capacity: config.roles.length,
     // Only a salted hash is stored.
     readable: false,
-    propagationMs: config.propagation,
     // NOLOGIN does not end what is connected.
     session: true,
-    changeMs: 1000 + (config.leftovers === "terminate" ? config.drain : 0),
+    changeMs: 1000 + (config.leftovers === "terminate" ? config.waitForSessions : 0),
   }),
   open(config, system) {
     if (system === undefined) throw new Error("postgres.role was opened without its system.");
     return openRole(config, system);
+  },
+});
+
+export const postgresServerTls = definePlace<ServerTlsConfig, PostgresSystem>({
+  family: "place",
+  type: "postgres.server-tls",
+  title: "Certificate and key of a PostgreSQL server on this machine",
+  roles: ["holder"],
+  systemType: "postgres",
+  config: serverTlsSchema,
+  paths: ["certificate", "key"],
+  permissions: [
+    "EXECUTE on pg_reload_conf(): makes the server read its files again.",
+    "Writing the files and their folder, as the server's user or with CAP_CHOWN: PostgreSQL takes a key only from its own user or from root.",
+  ],
+  traits: (config) => ({
+    ...plainTraits,
+    roles: ["holder"],
+    storeCapacity: 1,
+    staging: false,
+    writes: "whole-set",
+    changeMs: 1000 + config.servedWithin,
+  }),
+  open(config, system) {
+    if (system === undefined) throw new Error("postgres.server-tls was opened without its system.");
+    return openServerTls(config, system);
   },
 });

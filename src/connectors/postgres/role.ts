@@ -394,7 +394,7 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
 
   /** Waits for open sessions to end by themselves. False: some are left, or they cannot be seen. */
   async function drained(cx: CallContext, role: string): Promise<boolean> {
-    const until = cx.now() + config.drain;
+    const until = cx.now() + config.waitForSessions;
     for (;;) {
       const open = await withSession(cx, system, sessions);
       if (open !== null && (open.get(role) ?? 0) === 0) return true;

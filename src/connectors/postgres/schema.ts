@@ -126,9 +126,8 @@ export const roleSchema = z
     leftovers: z
       .enum(["leave", "terminate"])
       .default("leave")
-      .describe("What happens to sessions that are still open when a version has been removed and `drain` is over."),
-    drain: duration({ mostMs: 600_000 }).default(0).describe("How long a removal waits for open sessions to end by themselves."),
-    propagation: duration().default(0).describe("Replication lag of hot standbys that clients also sign in to."),
+      .describe("What happens to sessions that are still open when a version has been removed and `waitForSessions` is over."),
+    waitForSessions: duration({ mostMs: 600_000 }).default(0).describe("How long a removal waits for open sessions to end by themselves."),
   })
   .refine((config) => new Set(config.roles).size === config.roles.length, { path: ["roles"], message: "names one role twice" })
   .refine((config) => config.roles.length === 1 || config.owner !== undefined, {

@@ -29,15 +29,10 @@ const effects: ReadonlySet<Verb> = new Set<Verb>(["add", "activate", "remove", "
 
 const traitsSchema = z
   .strictObject({
-    roles: z.array(z.enum(["verifier", "holder"])).min(1),
     capacity: z.int().min(1).max(1000),
     storeCapacity: z.int().min(1).max(1000),
     staging: z.boolean(),
     admits: z.enum(["version", "issuer"]),
-    propagation: duration(),
-    refresh: duration(),
-    drain: z.enum(["instant", "timed"]),
-    drainTime: duration(),
     writes: z.enum(["entries", "whole-set"]),
     conditional: z.boolean(),
     restorable: z.boolean(),
@@ -64,16 +59,14 @@ export interface ProgramConfig {
 }
 
 export function programTraits(config: ProgramConfig): Traits {
-  const { propagation, refresh, drainTime, change, ...same } = config.traits;
+  const { change, ...same } = config.traits;
   return {
     ...plainTraits,
     ...Object.fromEntries(Object.entries(same).filter(([, value]) => value !== undefined)),
-    roles: config.traits.roles ?? ["verifier", "holder"],
+    // What the estate says of the place (`verifier: true`) narrows it.
+    roles: ["verifier", "holder"],
     readable: config.verbs.includes("adopt"),
     session: config.verbs.includes("endSessions"),
-    propagationMs: propagation ?? 0,
-    refreshMs: refresh ?? 0,
-    drainMs: drainTime ?? 0,
     changeMs: change ?? 1000,
     // A holder without `add` has nowhere to put a version before it is used.
     staging: config.verbs.includes("add") && (config.traits.staging ?? true),

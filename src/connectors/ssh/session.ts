@@ -62,6 +62,8 @@ async function connect(client: Client, system: SshSystem): Promise<void> {
     client.once("close", () => fail(new Error("closed")));
     try {
       client.connect(config);
+      // Requests are small and each waits for its answer: joining them would only cost 40 ms a time.
+      client.setNoDelay(true);
     } catch {
       // The library parses the key here; its message may hold parts of it.
       reject(

@@ -250,7 +250,7 @@ describe("ssh.file", () => {
 });
 
 const program = fileURLToPath(new URL("../../../test/support/program-place.ts", import.meta.url));
-const programConfig = { command: "keyroll-place", timeout: "1500ms", verbs: ["add", "remove", "probe"], recognise: "value", traits: { roles: ["verifier"], capacity: 100 } };
+const programConfig = { command: "keyroll-place", timeout: "1500ms", verbs: ["add", "remove", "probe"], recognise: "value", traits: { capacity: 100 } };
 
 describe("ssh.command", () => {
   it("carries the protocol: the secret on standard input, the answer back, a lost connection as an unknown outcome", async () => {
