@@ -4,7 +4,7 @@
  */
 import type { IssuerConnector, PlaceConnector, SystemType } from "./connector.ts";
 import { command } from "./command/connector.ts";
-import { fileValue } from "./file/connector.ts";
+import { fileCertificate, fileValue } from "./file/connector.ts";
 import { manual } from "./manual/connector.ts";
 import { postgresRole, postgresServerTls, postgresSystem } from "./postgres/connector.ts";
 import { random } from "./random/connector.ts";
@@ -15,6 +15,7 @@ import { x509Ca, x509SelfSigned } from "./x509/connector.ts";
 /** Where versions live: `type` of a place in `keyroll.yaml`. */
 const places: readonly PlaceConnector[] = [
   command,
+  fileCertificate,
   fileValue,
   manual,
   postgresRole,
