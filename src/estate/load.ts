@@ -477,18 +477,20 @@ class Loader {
       this.#unknownPlaceType(type, spot);
       return broken({ ...base, roles: flagged });
     } else {
-      roles = this.#roles(connector, raw, flagged, spot);
       declared = this.#declared(omit(raw, commonKeys), spot, false);
       const problemsBefore = this.#problems.count;
       system = this.#systemOf(common.system, connector.systemType, connector.type, spot, systems, used);
       const found = await this.#config(connector, raw, commonKeys, spot);
-      right &&= this.#problems.count === problemsBefore;
       if (found !== undefined) {
         config = found.value;
         traits = this.#traits(connector, found.value, spot);
       }
+      // Its settings may leave a place fewer roles than its type has: a file is a holder, and a trust bundle is not.
+      roles = this.#roles(connector, traits?.roles, raw, flagged, spot);
+      right &&= this.#problems.count === problemsBefore;
     }
-    if (traits === undefined || !right) return { ...base, roles, broken: !commonRight, decl: undefined };
+    const unsure = !commonRight || (traits === undefined && roles.length === 0);
+    if (traits === undefined || !right) return { ...base, roles, broken: unsure, decl: undefined };
     const decl = {
       name,
       type,
@@ -517,17 +519,24 @@ class Loader {
     this.#problem(spot, ["type"], `${quoted(type)} is not a type of place${elsewhere}`);
   }
 
-  #roles(connector: PlaceConnector, raw: TreeMap, flagged: readonly Role[], spot: Spot): readonly Role[] {
+  #roles(
+    connector: PlaceConnector,
+    settled: readonly Role[] | undefined,
+    raw: TreeMap,
+    flagged: readonly Role[],
+    spot: Spot,
+  ): readonly Role[] {
     const { registry } = this.#options;
+    const possible = settled ?? connector.roles;
     const able = (role: Role) =>
-      connector.roles.includes(role) || (role === "issuer" && registry.issuerConnector(connector.type) !== undefined);
+      possible.includes(role) || (role === "issuer" && registry.issuerConnector(connector.type) !== undefined);
     for (const role of flagged) {
       if (able(role)) continue;
       const can = roleNames.filter(able);
       this.#problem(
         spot,
         [role],
-        `${connector.type} cannot be ${article(role)}; ${can.length > 0 ? `write ${can.map((each) => `${each}: true`).join(" or ")}` : "it only watches: leave this out"}`,
+        `${connector.type} cannot be ${article(role)}${connector.roles.includes(role) ? " with these settings" : ""}; ${can.length > 0 ? `write ${can.map((each) => `${each}: true`).join(" or ")}` : "it only watches: leave this out"}`,
         "key",
       );
     }
@@ -536,7 +545,8 @@ class Loader {
     const left = roleNames.filter((role) => able(role) && raw[role] !== false);
     const [only] = left;
     if (only !== undefined && left.length === 1) return [only];
-    if (connector.roles.length === 0) return [];
+    // With settings that could not be read, more than one role is no mistake of its own.
+    if (possible.length === 0 || settled === undefined) return [];
     const can = roleNames.filter(able).map((role) => `${role}: true`);
     this.#problem(spot, [], `has no role; write ${can.join(" or ")}`, "key");
     return [];

@@ -281,6 +281,11 @@ export function jsonSchemaOf(schema: z.ZodType): JsonSchema {
       io: "input",
       target: "draft-7",
       unrepresentable: "any",
+      // Left out by zod where a transform follows, since they might be of what comes out. Ours are of what is written.
+      override: ({ zodSchema, jsonSchema }) => {
+        const examples = z.globalRegistry.get(zodSchema as unknown as z.ZodType)?.["examples"];
+        if (Array.isArray(examples)) jsonSchema.examples = examples;
+      },
     }) as JsonSchema;
     found = rest;
     converted.set(schema, found);
@@ -343,10 +348,14 @@ function withReferences(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(withReferences);
   if (!isObject(schema)) return schema;
   const inner: JsonSchema = Object.fromEntries(
-    Object.entries(schema).map(([key, value]) => [
-      key,
-      key === "enum" || key === "const" || key === "default" || key === "examples" ? value : withReferences(value),
-    ]),
+    Object.entries(schema).map(([key, value]) => {
+      if (["enum", "const", "default", "examples"].includes(key)) return [key, value];
+      // Here the keys are names of the user's and not words of JSON Schema.
+      if (["properties", "patternProperties"].includes(key) && isObject(value)) {
+        return [key, Object.fromEntries(Object.entries(value).map(([name, each]) => [name, withReferences(each)]))];
+      }
+      return [key, withReferences(value)];
+    }),
   );
   const narrow =
     ["number", "integer", "boolean"].includes(String(schema["type"])) ||
