@@ -1,7 +1,7 @@
 /** Settings of places of type `file.value` and `file.certificate`. */
 import { z } from "zod";
 import { commandSchema } from "../shared/settings.ts";
-import { parseTemplate, TemplateError } from "./template.ts";
+import { parseTemplate, TemplateError } from "../shared/template.ts";
 import { formats, FormatError, pathOf } from "./text.ts";
 
 const mode = z

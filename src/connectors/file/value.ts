@@ -6,10 +6,10 @@ import { Secret } from "../secret.ts";
 import { throwIfCancelled } from "../shared/calls.ts";
 import { readFile, replaceFile } from "../shared/files.ts";
 import type { FileSeen } from "../shared/files.ts";
+import { matchTemplate, parseTemplate, partsOf, renderTemplate, sameSecret } from "../shared/template.ts";
+import type { Parts, Template } from "../shared/template.ts";
 import { clearReloadDue, isReloadDue, markReloadDue, reload } from "./reload.ts";
 import type { ValueConfig } from "./schema.ts";
-import { matchTemplate, parseTemplate, renderTemplate, sameSecret } from "./template.ts";
-import type { Parts, Template } from "./template.ts";
 import { FormatError, formatOf } from "./text.ts";
 
 /**
@@ -18,7 +18,7 @@ import { FormatError, formatOf } from "./text.ts";
  */
 const unknownMark = "unknown";
 
-/** What of the secret part is called what in templates and keys. */
+/** What the secret part is called in templates and keys. */
 const secretNames = ["password", "secret", "value"] as const;
 
 interface Target {
@@ -30,20 +30,6 @@ function targetsOf(config: ValueConfig): readonly Target[] {
     return Object.entries(config.keys).map(([part, key]) => ({ key, template: parseTemplate(`\${${part}}`) }));
   }
   return [{ key: config.key ?? "", template: parseTemplate(config.template ?? "${value}") }];
-}
-
-async function partsOf(version: VersionHandle): Promise<Parts> {
-  const parts = new Map<string, Secret>([["id", new Secret(version.id)]]);
-  for (const [name, value] of Object.entries({ ...version.facts.attributes, ...version.placement?.attributes }))
-    parts.set(name, new Secret(value));
-  const material = await version.open();
-  if (material.kind === "secret") for (const name of secretNames) parts.set(name, material.value);
-  else {
-    parts.set("privateKey", material.privateKey);
-    parts.set("certificate", new Secret(material.certificates[0] ?? ""));
-    parts.set("chain", new Secret(material.certificates.join("")));
-  }
-  return parts;
 }
 
 /** What each target must hold for this version, or the part that is missing. */
