@@ -81,6 +81,9 @@ export interface OpenCredential {
   close(): Promise<void>;
 }
 
+/** A read that must come back later than this is given up for now; the rotation rests meanwhile. */
+const longestPauseMs = 2000;
+
 export type OpenMaterial = (versionId: string) => Promise<Material>;
 
 function failure(
@@ -216,7 +219,7 @@ export function openCredential(
         return result;
       } catch (error) {
         const mapped = failure(error, spec.label, spec.effect, timedOut, (text) => scrubber.clean(text));
-        limit.breaker.leave(mapped.kind);
+        limit.breaker.leave(mapped.kind, mapped.message);
         if (mapped.kind === "throttled") {
           limit.bucket.pauseUntil(options.clock.now() + Math.min(mapped.retryAfterMs ?? 1000, 3_600_000));
         }
@@ -240,7 +243,7 @@ export function openCredential(
               error instanceof ConnectorError &&
               (error.kind === "throttled" || error.kind === "unavailable") &&
               attempt + 1 < options.readAttempts &&
-              (error.retryAfterMs ?? 0) <= 10_000 &&
+              (error.retryAfterMs ?? 0) <= longestPauseMs &&
               spec.signal?.aborted !== true;
             if (!again) throw error;
             await options.clock.sleep(

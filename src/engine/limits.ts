@@ -15,13 +15,16 @@ export interface Rate {
 export const defaultRate: Rate = { perSecond: 50, burst: 50 };
 
 interface Bucket {
-  /** Waits for one token. Callers are served in the order in which they came. */
+  /** Waits for one token, in the order in which callers came. Throws `throttled` where the wait would be long. */
   take(signal: AbortSignal): Promise<void>;
   /** No request before this time: what `Retry-After` asked for. */
   pauseUntil(timeMs: number): void;
 }
 
-export function tokenBucket(rate: Rate, clock: Clock): Bucket {
+/** Longer waits are not sat out within a call. */
+const longestWaitMs = 4000;
+
+export function tokenBucket(system: string, rate: Rate, clock: Clock): Bucket {
   const everyMs = 1000 / rate.perSecond;
   // The bucket is kept as the time at which it would be full (the generic cell rate algorithm): one number, no timer.
   let seenMs = clock.now();
@@ -38,8 +41,15 @@ export function tokenBucket(rate: Rate, clock: Clock): Bucket {
       }
       seenMs = now;
       fullAtMs = Math.max(fullAtMs, now) + everyMs;
-      const ready = Math.max(fullAtMs - rate.burst * everyMs, notBeforeMs);
-      if (ready > now) await clock.sleep(ready - now, signal);
+      const readyMs = Math.max(fullAtMs - rate.burst * everyMs, notBeforeMs);
+      if (readyMs - now > longestWaitMs) {
+        // A call must not use up its time limit by waiting: the rotation is laid down until then instead.
+        fullAtMs -= everyMs;
+        throw new ConnectorError("throttled", `${system} asked to be left alone for a while.`, {
+          retryAfterMs: readyMs - now,
+        });
+      }
+      if (readyMs > now) await clock.sleep(readyMs - now, signal);
     },
     pauseUntil(timeMs) {
       notBeforeMs = Math.max(notBeforeMs, timeMs);
@@ -59,8 +69,8 @@ const defaultBreaker: BreakerOptions = { failures: 5, openMs: 10_000, maxOpenMs:
 interface Breaker {
   /** Throws `unavailable` with the time to come back while the breaker is open; lets one caller through as a trial afterwards. */
   enter(): void;
-  /** Must follow every `enter` that did not throw. `null`: it went well. */
-  leave(failure: FailureKind | null): void;
+  /** Must follow every `enter` that did not throw. `null`: it went well. `because`: a public sentence. */
+  leave(failure: FailureKind | null, because?: string): void;
   readonly openUntilMs: number | null;
 }
 
@@ -69,6 +79,7 @@ export function circuitBreaker(system: string, clock: Clock, options: BreakerOpt
   let openUntilMs: number | null = null;
   let openMs = options.openMs;
   let trial = false;
+  let last = "";
   return {
     get openUntilMs() {
       return openUntilMs;
@@ -79,7 +90,7 @@ export function circuitBreaker(system: string, clock: Clock, options: BreakerOpt
       if (left > 0 || trial) {
         throw new ConnectorError(
           "unavailable",
-          `${system} did not answer ${consecutive} times in a row, so it is left alone for a while.`,
+          `${system} did not answer ${consecutive} times in a row, so it is left alone for a while.${last}`,
           {
             retryAfterMs: Math.max(left, 1000),
             next: `Check that ${system} is reachable from here.`,
@@ -88,7 +99,7 @@ export function circuitBreaker(system: string, clock: Clock, options: BreakerOpt
       }
       trial = true;
     },
-    leave(failure) {
+    leave(failure, because) {
       // Only silence counts: a refusal, a throttle or a conflict is an answer.
       const silent = failure === "unavailable" || failure === "unknown-outcome";
       if (!silent) {
@@ -97,6 +108,7 @@ export function circuitBreaker(system: string, clock: Clock, options: BreakerOpt
         openMs = options.openMs;
       } else {
         consecutive++;
+        if (because !== undefined) last = ` The last time: ${because}`;
         if (trial) openMs = Math.min(openMs * 2, options.maxOpenMs);
         if (trial || consecutive >= options.failures) openUntilMs = clock.now() + openMs;
       }
@@ -121,7 +133,7 @@ export function createLimits(clock: Clock, breaker?: BreakerOptions): Limits {
     of(system, rate = defaultRate) {
       let limit = limits.get(system);
       if (limit === undefined) {
-        limit = { bucket: tokenBucket(rate, clock), breaker: circuitBreaker(system, clock, breaker) };
+        limit = { bucket: tokenBucket(system, rate, clock), breaker: circuitBreaker(system, clock, breaker) };
         limits.set(system, limit);
       }
       return limit;

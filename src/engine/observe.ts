@@ -17,6 +17,8 @@ export interface Look {
   readonly observation: Observation | null;
   /** Public sentence, where it was not seen. */
   readonly error: string | null;
+  /** Where it was not seen: not to be asked again before this long. */
+  readonly retryAfterMs?: number;
 }
 
 /** One public sentence of a failure, with what to do. */
@@ -115,7 +117,13 @@ export async function look(
       return { place: place.name, observation, error: null };
     } catch (error) {
       signal?.throwIfAborted();
-      return { place: place.name, observation: null, error: sentence(error) };
+      const retryAfterMs = error instanceof ConnectorError ? error.retryAfterMs : undefined;
+      return {
+        place: place.name,
+        observation: null,
+        error: sentence(error),
+        ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+      };
     }
   });
 }

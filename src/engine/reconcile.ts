@@ -86,6 +86,11 @@ export async function reconcile(deps: EngineDeps, held: HeldLease, signal?: Abor
     return await turn.run();
   } catch (error) {
     if (error instanceof Overtaken) return "again";
+    if (signal?.aborted === true && error === signal.reason) {
+      // Stopped while it was looking: nothing is under way, and the next worker looks anew.
+      await turn.wake(await deps.nowMs());
+      return "yield";
+    }
     throw error;
   } finally {
     await open.close();
@@ -116,6 +121,8 @@ class Turn {
   readonly lastSeen = new Map<string, Observation>();
   signedBy: string | undefined;
   readonly errors = new Map<string, string>();
+  /** Places that asked to be left alone, until when. */
+  readonly askedUntilMs = new Map<string, number>();
   /** Counts looks and effects, so that it is known which picture is older than which change. */
   step = 0;
   lastEffectStep = 0;
@@ -275,11 +282,13 @@ class Turn {
     const looks = await look(this.deps, this.open, places, this.versions, this.seen, this.signal);
     const nowMs = await this.deps.nowMs();
     await this.write(async (tx, staged) => {
-      for (const { place, observation, error } of looks) {
+      for (const { place, observation, error, retryAfterMs } of looks) {
         this.seen[place] = observation;
         this.seenStep.set(place, this.step);
         this.seenAtMs.set(place, nowMs);
+        this.askedUntilMs.delete(place);
         if (observation === null) {
+          if (retryAfterMs !== undefined) this.askedUntilMs.set(place, nowMs + retryAfterMs);
           this.errors.set(place, error ?? "It was not seen.");
           await tx.observations.failed(this.credential.name, place, error ?? "It was not seen.");
           continue;
@@ -745,6 +754,18 @@ class Turn {
       });
       if (effect.verb === "remove") await tx.versions.place(version.id, place.name, null);
       else if (placement !== undefined) await tx.versions.place(version.id, place.name, placement);
+      if (effect.verb === "activate") {
+        // Its verifiers are asked again: that they accepted it before anybody used it is no proof that they do now.
+        for (const name of place.presentsTo) {
+          const { probes, ...notes } = this.notesOf(name);
+          const { [version.id]: _, ...others } = probes;
+          staged.remember(name, {
+            ...notes,
+            probes: others,
+            accepted: notes.accepted.filter((each) => each !== version.id),
+          });
+        }
+      }
       if (effect.verb === "activate") await this.switched(tx, staged, version.id, nowMs);
     });
     await this.reloadVersions();
@@ -754,7 +775,6 @@ class Turn {
   /** The first holder that uses a version makes it the current one; the other is on its way out. */
   async switched(tx: Tx, staged: Staged, version: string, nowMs: number): Promise<void> {
     staged.about({ lastSwitchMs: nowMs });
-    // Verifiers are asked again: what was accepted before anybody used it is not yet proof that users get in.
     for (const row of await tx.versions.list(this.credential.name)) {
       if (row.id === version && row.state !== "current" && row.state !== "compromised")
         await tx.versions.update(row.id, { state: "current" });
@@ -1069,16 +1089,14 @@ class Turn {
     const texts = [
       ...new Set([...[...this.errors].map(([place, error]) => `${place} could not be seen: ${error}`), ...reasons]),
     ];
-    const attempts = this.row.attempts + 1;
+    // Being asked to come back later is no failure.
+    const silent = [...this.errors.keys()].some((place) => !this.askedUntilMs.has(place));
+    const attempts = this.row.attempts + (silent ? 1 : 0);
     if (attempts > this.deps.options.maxAttempts) {
       return await this.halt(`${texts.join(" ")} It was tried ${attempts} times. Mend it, then resume.`);
     }
-    await this.park(
-      texts.join("; "),
-      nowMs + 1000 + backoffMs(attempts, this.deps.random, 1000, 300_000),
-      nowMs,
-      attempts,
-    );
+    const pauseMs = 1000 + backoffMs(attempts, this.deps.random, 1000, 300_000);
+    await this.park(texts.join("; "), Math.max(nowMs + pauseMs, ...this.askedUntilMs.values()), nowMs, attempts);
     return "parked";
   }
 
@@ -1316,6 +1334,8 @@ function blockedText(assembled: Assembled, reason: Blocked): string {
       return `${text} must wait for the last change there.`;
     case "not-restorable":
       return `${text} would need something that cannot be put back.`;
+    case "would-readmit":
+      return `${text} would let a compromised version in again.`;
     case "no-material":
       return `${text} needs the secret part, which Keyroll does not have.`;
   }

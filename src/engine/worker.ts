@@ -82,8 +82,9 @@ export async function workOn(
   const held = hold(deps, lease);
   let result: TurnResult | "fenced" = "yield";
   try {
-    do result = await reconcile(deps, held, signal);
-    while (result === "again" && signal?.aborted !== true);
+    do {
+      result = await reconcile(deps, held, signal);
+    } while (result === "again");
   } catch (error) {
     if (!(error instanceof FencedOff)) throw error;
     result = "fenced";

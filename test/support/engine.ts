@@ -73,6 +73,8 @@ export interface Bench extends AsyncDisposable {
   readonly world: MemoryWorld;
   readonly clock: VirtualClock;
   readonly rotations: Rotations;
+  /** Of the credential that {@link simple} declares. */
+  readonly name: string;
   /** Everything that was logged, as text. */
   readonly logged: string[];
   /** Every refusal that was seen at any moment. */
@@ -94,10 +96,15 @@ export interface BenchOptions {
   readonly seed?: number;
   readonly options?: Partial<EngineOptions>;
   readonly startMs?: number;
+  /** Shared by the benches of a file, because a database takes longer to make than most rotations take to run. Not closed with the bench. */
+  readonly db?: TestStore;
 }
 
+let benches = 0;
+
 export async function openBench(settings: BenchOptions = {}): Promise<Bench> {
-  const db = await withStore();
+  const db = settings.db ?? (await withStore());
+  const name = `app${++benches}`;
   const clock = new VirtualClock(settings.startMs ?? Date.UTC(2027, 0, 15, 12));
   const random = seededRandom(settings.seed ?? 1);
   const world = new MemoryWorld({ now: () => clock.now(), random });
@@ -138,12 +145,17 @@ export async function openBench(settings: BenchOptions = {}): Promise<Bench> {
     world,
     clock,
     rotations,
+    name,
     logged,
     refused,
     passed,
     crashAt: null,
     async apply(...credentials) {
-      estate = { systems: [], credentials, digest: `${credentials.map((each) => each.name).join(" ")} ${Math.random()}` };
+      estate = {
+        systems: [],
+        credentials,
+        digest: `${credentials.map((each) => each.name).join(" ")} ${Math.random()}`,
+      };
       await db.store.estate.apply({
         digest: estate.digest,
         text: "version: 1",
@@ -186,7 +198,7 @@ export async function openBench(settings: BenchOptions = {}): Promise<Bench> {
       await db.sql("update keyroll.rotations set lease_until = now() - interval '1 second' where id = $1", [rotation]);
     },
     async [Symbol.asyncDispose]() {
-      await db[Symbol.asyncDispose]();
+      if (settings.db === undefined) await db[Symbol.asyncDispose]();
     },
   };
   return bench;
@@ -201,6 +213,6 @@ export function simple(
     bench.world.verifier("db", { values: ["old-password"] }),
     bench.world.holder("env", ["db"], { values: ["old-password"] }),
   ];
-  const plain = credential("app", places, { issuer: bench.world.issuer(), ...more.credential });
+  const plain = credential(bench.name, places, { issuer: bench.world.issuer(), ...more.credential });
   return { ...plain, policy: { ...plain.policy, ...more.policy } };
 }

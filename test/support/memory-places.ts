@@ -48,7 +48,17 @@ export interface Fault {
   readonly lateMs?: number;
 }
 
-type Verb = "observe" | "add" | "activate" | "remove" | "probe" | "adopt" | "issue" | "mint" | "reencrypt" | "endSessions";
+type Verb =
+  | "observe"
+  | "add"
+  | "activate"
+  | "remove"
+  | "probe"
+  | "adopt"
+  | "issue"
+  | "mint"
+  | "reencrypt"
+  | "endSessions";
 
 export interface MemoryPlaceOptions {
   readonly traits?: Partial<Traits>;
@@ -219,7 +229,8 @@ export class MemoryWorld {
     const found: Refusal[] = [];
     for (const [holder, presentsTo] of this.#presents) {
       this.place(holder).copies.forEach((copy, consumer) => {
-        const value = copy.set.find((stored) => stored.mark === copy.current)?.value ?? this.place(holder).valueOf(copy.current);
+        const value =
+          copy.set.find((stored) => stored.mark === copy.current)?.value ?? this.place(holder).valueOf(copy.current);
         if (value === null) return;
         for (const verifier of presentsTo) {
           this.place(verifier).copies.forEach((replica, index) => {
@@ -236,7 +247,9 @@ export class MemoryWorld {
   nextMoveMs(): number | null {
     const times = [
       ...this.#later.map((later) => later.atMs),
-      ...[...this.places.values()].flatMap((place) => place.copies.flatMap((copy) => copy.coming.map((change) => change.atMs))),
+      ...[...this.places.values()].flatMap((place) =>
+        place.copies.flatMap((copy) => copy.coming.map((change) => change.atMs)),
+      ),
     ].filter((atMs) => atMs > this.now());
     return times.length === 0 ? null : Math.min(...times);
   }
@@ -266,7 +279,14 @@ export class MemoryWorld {
   }
 
   /** Runs one verb under whatever fault is due. `apply` is the effect; `answer` reads. */
-  async call<T>(cx: CallContext, place: string, verb: Verb, version: VersionHandle | null, secret: string | null, apply: () => T): Promise<T> {
+  async call<T>(
+    cx: CallContext,
+    place: string,
+    verb: Verb,
+    version: VersionHandle | null,
+    secret: string | null,
+    apply: () => T,
+  ): Promise<T> {
     await cx.throttle();
     const call: Call = { place, verb, version: version?.id ?? null, atMs: this.now() };
     this.calls.push(call);
@@ -324,7 +344,10 @@ export class MemoryWorld {
   #oursIssuer(): Issuer {
     return {
       mint: async (cx) =>
-        await this.call(cx, "issuer", "mint", null, null, (): Material => ({ kind: "secret", value: new Secret(this.#newValue()) })),
+        await this.call(cx, "issuer", "mint", null, null, (): Material => ({
+          kind: "secret",
+          value: new Secret(this.#newValue()),
+        })),
       issue: async (cx, intent) =>
         await this.call(cx, "issuer", "issue", null, null, (): Issued => {
           if (intent.minted === undefined) throw new ConnectorError("misconfigured", "Nothing was minted.");
@@ -372,7 +395,11 @@ export class MemoryPlace {
     const holder = this.traits.roles.includes("holder");
     this.current = holder ? (this.configured.at(-1)?.mark ?? null) : null;
     for (const stored of this.configured) this.#ever.set(stored.mark, stored.value);
-    this.copies = Array.from({ length: options.copies ?? 1 }, () => ({ set: this.configured, current: this.current, coming: [] }));
+    this.copies = Array.from({ length: options.copies ?? 1 }, () => ({
+      set: this.configured,
+      current: this.current,
+      coming: [],
+    }));
   }
 
   valueOf(mark: string | null): string | null {
@@ -436,7 +463,10 @@ export class MemoryPlace {
     const mark = markOf(value);
     if (action === "remove") this.drop(mark);
     else {
-      const rest = this.traits.storeCapacity === 1 && action === "activate" ? [] : this.configured.filter((stored) => stored.mark !== mark);
+      const rest =
+        this.traits.storeCapacity === 1 && action === "activate"
+          ? []
+          : this.configured.filter((stored) => stored.mark !== mark);
       this.write([...rest, { mark, value, tag: null, enabled: true }], action === "activate" ? mark : this.current);
     }
   }
@@ -458,7 +488,11 @@ export class MemoryPlace {
           this.#condition(cx);
           const same = (other: Stored): boolean => other.mark === stored.mark;
           const set =
-            this.traits.storeCapacity === 1 ? [stored] : this.configured.some(same) ? this.configured : [...this.configured, stored];
+            this.traits.storeCapacity === 1
+              ? [stored]
+              : this.configured.some(same)
+                ? this.configured
+                : [...this.configured, stored];
           if (this.current !== stored.mark) this.write(set, stored.mark);
           return { slot: stored.mark };
         });
@@ -485,7 +519,10 @@ export class MemoryPlace {
         return await world.call(cx, name, "probe", version, value, () => {
           const replica = this.copies[Math.floor(world.random() * this.copies.length)]!;
           const ok = replica.set.some((stored) => stored.enabled && stored.value === value);
-          return { outcome: ok ? ("accepted" as const) : ("refused" as const), detail: `${name} says ${ok ? "yes" : "no"}.` };
+          return {
+            outcome: ok ? ("accepted" as const) : ("refused" as const),
+            detail: `${name} says ${ok ? "yes" : "no"}.`,
+          };
         });
       };
     }
@@ -494,7 +531,11 @@ export class MemoryPlace {
         await world.call(cx, name, "adopt", null, null, () =>
           this.configured
             .filter((stored) => this.current === null || stored.mark === this.current)
-            .map((stored): Issued => ({ facts: {}, material: { kind: "secret", value: new Secret(stored.value) }, placement: { slot: stored.mark } })),
+            .map((stored): Issued => ({
+              facts: {},
+              material: { kind: "secret", value: new Secret(stored.value) },
+              placement: { slot: stored.mark },
+            })),
         );
     }
     return place;
