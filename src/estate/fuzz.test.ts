@@ -5,8 +5,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { loadText } from "./fakes.ts";
+import { publicEstate } from "./load.ts";
 import { EstateError, formatProblem } from "./problem.ts";
 import { wholeStarterEstate } from "./starter.ts";
+
+/** More for a night: KEYROLL_FUZZ_RUNS=5000. */
+const runs = Number(process.env["KEYROLL_FUZZ_RUNS"] ?? 60);
 
 const secret = "Zq7#pW!v9kLmN2x";
 const env = { URL: `db://u:${secret}@h`, ID: secret, PORT: "5432" };
@@ -95,11 +99,9 @@ const pieces = [
 
 async function survives(bytes: string | Uint8Array): Promise<void> {
   try {
-    const { estate } = await loadText(
-      { "keyroll.yaml": bytes, "a.yaml": corpus[1]?.slice(0, 200) ?? "", k: secret },
-      env,
-    );
+    const { estate, notes } = await loadText({ "keyroll.yaml": bytes, "a.yaml": "version: 1\n", k: secret }, env);
     expect(estate.digest).toMatch(/^[0-9a-f]{64}$/);
+    expect(JSON.stringify([publicEstate(estate), notes])).not.toContain(secret);
   } catch (error) {
     if (!(error instanceof EstateError)) throw error;
     expect(error.problems.length).toBeGreaterThan(0);
@@ -124,13 +126,17 @@ const edit: fc.Arbitrary<Edit> = fc.record({
   insert: fc.oneof(fc.constant(""), fc.constantFrom(...pieces), fc.string({ maxLength: 5 })),
 });
 
-describe("the loader survives", () => {
+describe("the loader survives", { timeout: 30_000 + runs * 200 }, () => {
+  test("and takes the file that most of the edits begin with", async () => {
+    const { estate } = await loadText({ "keyroll.yaml": corpus[1] ?? "", "a.yaml": "version: 1\n", k: secret }, env);
+    expect(estate.credentials).toHaveLength(3);
+  });
   test("edits of a good file", async () => {
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...corpus), fc.array(edit, { minLength: 1, maxLength: 6 }), (text, edits) =>
         survives(apply(text, edits)),
       ),
-      { numRuns: 400 },
+      { numRuns: 2 * runs },
     );
   });
   test("lines moved, doubled and lost", async () => {
@@ -139,7 +145,7 @@ describe("the loader survives", () => {
         const lines = text.split("\n");
         return survives(order.map((index) => lines[index % lines.length]).join("\n"));
       }),
-      { numRuns: 150 },
+      { numRuns: runs },
     );
   });
   test("any value in the place of any other", async () => {
@@ -155,33 +161,33 @@ describe("the loader survives", () => {
         const at = spot?.index ?? 0;
         return survives(text.slice(0, at) + `: ${replacement}` + text.slice(at + (spot?.[0].length ?? 0)));
       }),
-      { numRuns: 300 },
+      { numRuns: runs },
     );
   });
   test("bytes of any kind, and pieces in any order", async () => {
-    await fc.assert(fc.asyncProperty(fc.uint8Array({ maxLength: 200 }), survives), { numRuns: 200 });
+    await fc.assert(fc.asyncProperty(fc.uint8Array({ maxLength: 200 }), survives), { numRuns: runs });
     await fc.assert(
       fc.asyncProperty(fc.array(fc.constantFrom(...pieces), { maxLength: 30 }), (parts) =>
         survives(`version: 1\n${parts.join("")}`),
       ),
-      { numRuns: 300 },
+      { numRuns: runs },
     );
   });
   // Each would take a careless reader minutes, or its stack: the runner's own limit of time is the assertion.
   test.each([
-    ["brackets", "[".repeat(100_000)],
-    ["braces", "{a: ".repeat(50_000)],
-    ["dashes", "- ".repeat(50_000)],
-    ["question marks", "? ".repeat(50_000)],
+    ["brackets", "[".repeat(20_000)],
+    ["braces", "{a: ".repeat(10_000)],
+    ["dashes", "- ".repeat(20_000)],
+    ["question marks", "? ".repeat(20_000)],
     ["indents", Array.from({ length: 700 }, (_, depth) => `${" ".repeat(depth)}a:`).join("\n")],
     [
       "keys of one map",
-      `version: 1\nsystems:\n${Array.from({ length: 20_000 }, (_, index) => `  s${index}: 1`).join("\n")}`,
+      `version: 1\nsystems:\n${Array.from({ length: 5000 }, (_, index) => `  s${index}: 1`).join("\n")}`,
     ],
-    ["one key again and again", "version: 1\n".repeat(20_000)],
+    ["one key again and again", "version: 1\n".repeat(10_000)],
     [
       "anchors and aliases",
-      Array.from({ length: 20_000 }, (_, index) => `k${index}: &a${index} [*a${index - 1}]`).join("\n"),
+      Array.from({ length: 8000 }, (_, index) => `k${index}: &a${index} [*a${index - 1}]`).join("\n"),
     ],
     ["references", `version: 1\nsystems: { a: { type: host, address: "${"${env:ID}".repeat(20_000)}" } }`],
     [
@@ -190,9 +196,9 @@ describe("the loader survives", () => {
     ],
     [
       "a chain of CAs",
-      `version: 1\ndefaults: { owner: me }\ncredentials:\n${Array.from({ length: 2000 }, (_, index) => `  c${index}: { kind: ca, issuer: { type: ca, ca: c${index + 1} }, places: { v: { type: model, verifier: true } } }`).join("\n")}`,
+      `version: 1\ndefaults: { owner: me }\ncredentials:\n${Array.from({ length: 500 }, (_, index) => `  c${index}: { kind: ca, issuer: { type: ca, ca: c${index + 1} }, places: { v: { type: model, verifier: true } } }`).join("\n")}`,
     ],
-    ["open quotes", `version: 1\n${"'\n".repeat(20_000)}`],
+    ["open quotes", `version: 1\n${"'\n".repeat(8000)}`],
     ["a long duration", `version: 1\ndefaults: { policy: { soak: "${"1h".repeat(20_000)}" } }`],
     ["a long window", `version: 1\ndefaults: { policy: { window: "${"a, ".repeat(20_000)}" } }`],
   ])("%s by the thousand", async (_, text) => survives(text), 20_000);
