@@ -21,6 +21,7 @@ export interface PostgresProxy {
 
 const silenceMs = 200;
 const startupTypes = new Set([196608, 80877102]);
+const sslRequest = 80877103;
 
 export async function startPostgresProxy(target: { host: string; port: number }): Promise<PostgresProxy> {
   const sockets = new Set<Socket>();
@@ -45,11 +46,14 @@ export async function startPostgresProxy(target: { host: string; port: number })
     upstream.on("data", (chunk: Buffer) => void (deaf || client.write(chunk)));
     let pending = Buffer.alloc(0);
     let started = false;
+    /** What is encrypted is passed on unread. */
+    let blind = false;
     let work: Promise<void> = Promise.resolve();
     client.on("data", (chunk: Buffer) => {
       work = work.then(() => take(chunk)).catch(cut);
     });
     async function take(chunk: Buffer): Promise<void> {
+      if (blind) return void upstream.write(chunk);
       pending = Buffer.concat([pending, chunk]);
       for (;;) {
         const header = started ? 1 : 0;
@@ -60,6 +64,7 @@ export async function startPostgresProxy(target: { host: string; port: number })
         pending = pending.subarray(length);
         if (!started) {
           started = startupTypes.has(message.readUInt32BE(4));
+          blind = message.readUInt32BE(4) === sslRequest;
           upstream.write(message);
           continue;
         }

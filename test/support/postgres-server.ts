@@ -85,7 +85,9 @@ function serverUser(): { uid: number; gid: number } | null {
     const fields = lines.find((line) => line.startsWith(`${name}:`))?.split(":");
     if (fields) return { uid: Number(fields[2]), gid: Number(fields[3]) };
   }
-  throw new Error("PostgreSQL does not run as root, and there is neither a user postgres nor a user nobody to run it as.");
+  throw new Error(
+    "PostgreSQL does not run as root, and there is neither a user postgres nor a user nobody to run it as.",
+  );
 }
 
 /** Whether everybody may walk to this path: a checkout in root's home folder is closed to the user that runs the server. */
@@ -108,7 +110,11 @@ export async function startPostgres(options: PostgresServerOptions = {}): Promis
     await chmod(folder, 0o755);
     if (!openToAll(join(binaries, "postgres"))) {
       // The library folder lies beside the binaries and is found from there, so both are copied.
-      cpSync(join(binaries, ".."), join(folder, "native"), { recursive: true, dereference: false, verbatimSymlinks: true });
+      cpSync(join(binaries, ".."), join(folder, "native"), {
+        recursive: true,
+        dereference: false,
+        verbatimSymlinks: true,
+      });
       binaries = join(folder, "native", "bin");
     }
   }
@@ -133,7 +139,7 @@ export async function startPostgres(options: PostgresServerOptions = {}): Promis
   const passwordFile = join(home, "password");
   await writeFile(passwordFile, `${password}\n`, { mode: 0o600 });
   if (user) await chown(passwordFile, user.uid, user.gid);
-  const run = { cwd: home, env: { PATH: process.env["PATH"] ?? "", HOME: home, LC_ALL: "C" }, ...(user ?? {}) };
+  const run = { cwd: home, env: { PATH: process.env["PATH"] ?? "", HOME: home, LC_ALL: "C" }, ...user };
   const port = await freePort();
   let child: ChildProcess | null = null;
   const killAtExit = (): void => void child?.kill("SIGQUIT");
@@ -142,13 +148,27 @@ export async function startPostgres(options: PostgresServerOptions = {}): Promis
     await finished(
       spawn(
         join(binaries, "initdb"),
-        ["-D", dataFolder, "-U", superuser, `--pwfile=${passwordFile}`, "-A", "scram-sha-256", "-E", "UTF8", "--no-sync"],
+        [
+          "-D",
+          dataFolder,
+          "-U",
+          superuser,
+          `--pwfile=${passwordFile}`,
+          "-A",
+          "scram-sha-256",
+          "-E",
+          "UTF8",
+          "--no-sync",
+        ],
         { ...run, stdio: ["ignore", "pipe", "pipe"] },
       ),
     );
     await rm(passwordFile);
     if (options.tls) {
-      for (const [name, text] of [["server.crt", options.tls.certificate], ["server.key", options.tls.privateKey]] as const) {
+      for (const [name, text] of [
+        ["server.crt", options.tls.certificate],
+        ["server.key", options.tls.privateKey],
+      ] as const) {
         const path = join(dataFolder, name);
         await writeFile(path, text, { mode: 0o600 });
         if (user) await chown(path, user.uid, user.gid);
@@ -172,7 +192,10 @@ export async function startPostgres(options: PostgresServerOptions = {}): Promis
       ...options.settings,
     };
     const args = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
-    const started = spawn(join(binaries, "postgres"), ["-D", dataFolder, ...args], { ...run, stdio: ["ignore", "ignore", "pipe"] });
+    const started = spawn(join(binaries, "postgres"), ["-D", dataFolder, ...args], {
+      ...run,
+      stdio: ["ignore", "ignore", "pipe"],
+    });
     child = started;
     process.once("exit", killAtExit);
     let said = "";
@@ -182,7 +205,8 @@ export async function startPostgres(options: PostgresServerOptions = {}): Promis
       process.removeListener("exit", killAtExit);
     });
     for (let tries = 0; tries < 600; tries++) {
-      if (started.exitCode !== null || started.signalCode !== null) throw new Error(`PostgreSQL did not start:\n${said}`);
+      if (started.exitCode !== null || started.signalCode !== null)
+        throw new Error(`PostgreSQL did not start:\n${said}`);
       try {
         await sql("select 1");
         return;

@@ -13,7 +13,10 @@ const [, , path = "", faultPath = ""] = process.argv;
 const request = JSON.parse(readFileSync(0, "utf8")) as { verb: string; version?: Wire; known?: Wire[] };
 const fault = existsSync(faultPath) ? readFileSync(faultPath, "utf8") : "";
 const lines = (existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : {}) as Record<string, string>;
-const hash = (wire: Wire): string => createHash("sha512").update(`salt ${wire.material?.value ?? ""}`).digest("hex");
+const hash = (wire: Wire): string =>
+  createHash("sha512")
+    .update(`salt ${wire.material?.value ?? ""}`)
+    .digest("hex");
 const fits = (wire: Wire): boolean => wire.material !== undefined && lines[wire.id] === hash(wire);
 const save = (): void => {
   writeFileSync(`${path}.new`, JSON.stringify(lines));
@@ -45,7 +48,10 @@ function answer(): unknown {
       }
       return {};
     case "probe":
-      return { outcome: fits(version!) ? "accepted" : "refused", detail: `looked for ${version!.material?.value ?? ""}` };
+      return {
+        outcome: fits(version!) ? "accepted" : "refused",
+        detail: `looked for ${version!.material?.value ?? ""}`,
+      };
     default:
       return { error: { kind: "misconfigured", message: `unknown verb ${request.verb}` } };
   }
@@ -61,7 +67,8 @@ else if (fault === "throttled") {
 } else {
   const text = JSON.stringify(answer());
   if (fault === "lost-answer") hang();
-  else if (fault === "garbage") process.stdout.write(`${text.slice(0, 7)} and so on ${request.version?.material?.value ?? ""}`);
+  else if (fault === "garbage")
+    process.stdout.write(`${text.slice(0, 7)} and so on ${request.version?.material?.value ?? ""}`);
   else if (fault === "flood") for (let n = 0; n < 40; n++) process.stdout.write("x".repeat(65_536));
   else process.stdout.write(text);
 }

@@ -23,8 +23,20 @@ export interface TestSshServer {
 }
 
 const names: Readonly<Record<number, string>> = {
-  1: "INIT", 3: "OPEN", 4: "CLOSE", 5: "READ", 6: "WRITE", 7: "LSTAT", 8: "FSTAT", 10: "FSETSTAT", 11: "OPENDIR",
-  12: "READDIR", 13: "REMOVE", 16: "REALPATH", 17: "STAT", 200: "EXTENDED",
+  1: "INIT",
+  3: "OPEN",
+  4: "CLOSE",
+  5: "READ",
+  6: "WRITE",
+  7: "LSTAT",
+  8: "FSTAT",
+  10: "FSETSTAT",
+  11: "OPENDIR",
+  12: "READDIR",
+  13: "REMOVE",
+  16: "REALPATH",
+  17: "STAT",
+  200: "EXTENDED",
 };
 const u32 = (value: number): Buffer => {
   const bytes = Buffer.alloc(4);
@@ -35,9 +47,19 @@ const str = (value: string | Buffer): Buffer => {
   const bytes = Buffer.from(value);
   return Buffer.concat([u32(bytes.length), bytes]);
 };
-const packet = (type: number, ...parts: readonly Buffer[]): Buffer => str(Buffer.concat([Buffer.from([type]), ...parts]));
+const packet = (type: number, ...parts: readonly Buffer[]): Buffer =>
+  str(Buffer.concat([Buffer.from([type]), ...parts]));
 const attributes = (stat: fs.Stats): Buffer =>
-  Buffer.concat([u32(0b1111), u32(Math.floor(stat.size / 2 ** 32)), u32(stat.size), u32(stat.uid), u32(stat.gid), u32(stat.mode), u32(stat.atimeMs / 1000), u32(stat.mtimeMs / 1000)]);
+  Buffer.concat([
+    u32(0b1111),
+    u32(Math.floor(stat.size / 2 ** 32)),
+    u32(stat.size),
+    u32(stat.uid),
+    u32(stat.gid),
+    u32(stat.mode),
+    u32(stat.atimeMs / 1000),
+    u32(stat.mtimeMs / 1000),
+  ]);
 
 class Reader {
   readonly #bytes: Buffer;
@@ -79,7 +101,8 @@ export async function startSshServer(): Promise<TestSshServer> {
     connection.on("close", () => connections.delete(connection));
     if (self.down) return void connection.end();
     connection.on("authentication", (attempt) => {
-      if (attempt.method === "password" && attempt.username === self.user && attempt.password === self.password) attempt.accept();
+      if (attempt.method === "password" && attempt.username === self.user && attempt.password === self.password)
+        attempt.accept();
       else attempt.reject(["password"]);
     });
     connection.on("session", (accept) => {
@@ -89,9 +112,15 @@ export async function startSshServer(): Promise<TestSshServer> {
         channel.on("error", () => undefined);
         self.onExec(info.command, channel);
       });
-      (session as unknown as { on(name: string, listener: (accept: () => ServerChannel, reject: () => void, info: { name: string }) => void): void }).on(
-        "subsystem",
-        (acceptSubsystem, reject, info) => (info.name === "sftp" ? serveSftp(acceptSubsystem(), connection) : reject()),
+      (
+        session as unknown as {
+          on(
+            name: string,
+            listener: (accept: () => ServerChannel, reject: () => void, info: { name: string }) => void,
+          ): void;
+        }
+      ).on("subsystem", (acceptSubsystem, reject, info) =>
+        info.name === "sftp" ? serveSftp(acceptSubsystem(), connection) : reject(),
       );
     });
   });
@@ -152,7 +181,10 @@ export async function startSshServer(): Promise<TestSshServer> {
             const path = read.text();
             const flags = read.u32();
             const wanted = read.u32() & 4 ? read.u32() & 0o777 : 0o644;
-            return open({ fd: (flags & 2) === 0 ? fs.openSync(path, "r") : fs.openSync(path, (flags & 32) === 0 ? "w" : "wx", wanted) });
+            return open({
+              fd:
+                (flags & 2) === 0 ? fs.openSync(path, "r") : fs.openSync(path, (flags & 32) === 0 ? "w" : "wx", wanted),
+            });
           }
           case "CLOSE": {
             const key = read.text();

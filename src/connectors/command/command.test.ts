@@ -26,7 +26,11 @@ function makeWorld(): PlaceWorld {
   const id = ++worlds;
   const path = join(folder, `lines-${id}.json`);
   const faultPath = join(folder, `fault-${id}`);
-  const config = command.config.parse({ ...base, argv: [process.execPath, program, path, faultPath], timeout: "1500ms" });
+  const config = command.config.parse({
+    ...base,
+    argv: [process.execPath, program, path, faultPath],
+    timeout: "1500ms",
+  });
   const versions = secretVersions("program");
   const lines = (): Lines => (existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as Lines) : {});
   const probe = async (version: VersionHandle): Promise<boolean> => {
@@ -100,9 +104,12 @@ describe("a program of the user's", () => {
 
   it("gets no variable of ours but those that every program needs, and those that it was given", async () => {
     process.env["KEYROLL_TEST_SECRET"] = "must not be passed on";
-    const place = open(node(`process.stdout.write(JSON.stringify({entries: Object.keys(process.env).map((mark) => ({mark}))}))`), {
-      environment: { MINE: "1" },
-    });
+    const place = open(
+      node(`process.stdout.write(JSON.stringify({entries: Object.keys(process.env).map((mark) => ({mark}))}))`),
+      {
+        environment: { MINE: "1" },
+      },
+    );
     const { entries } = await place.observe(context(), []);
     delete process.env["KEYROLL_TEST_SECRET"];
     const marks = entries.map((entry) => entry.mark);
@@ -112,17 +119,24 @@ describe("a program of the user's", () => {
   });
 
   it("gets the secret on standard input only", async () => {
-    const place = open(node(`
+    const place = open(
+      node(`
       const { readFileSync } = require("node:fs");
       const asked = JSON.parse(readFileSync(0, "utf8"));
       const args = readFileSync("/proc/self/cmdline", "utf8") + readFileSync("/proc/self/environ", "utf8");
-      process.stdout.write(JSON.stringify({ placement: { slot: String(args.includes(asked.version.material.value)) } }));`));
+      process.stdout.write(JSON.stringify({ placement: { slot: String(args.includes(asked.version.material.value)) } }));`),
+    );
     expect(await place.add?.(context(), versions(1))).toEqual({ slot: "false" });
   });
 
   it.each([
     ["nothing", "void 0", "unknown-outcome", /no JSON document/],
-    ["an answer to another question", `process.stdout.write('{"outcome":"accepted"}')`, "unknown-outcome", /not an answer to add/],
+    [
+      "an answer to another question",
+      `process.stdout.write('{"outcome":"accepted"}')`,
+      "unknown-outcome",
+      /not an answer to add/,
+    ],
     ["an end by a signal", `process.kill(process.pid, "SIGKILL")`, "unknown-outcome", /ended by a signal/],
     ["an exit code without a meaning", `process.exit(3)`, "unknown-outcome", /exit code 3/],
     ["more than anybody reads", `process.stdout.write("x".repeat(2e6))`, "unknown-outcome", /more than 1048576 bytes/],
@@ -139,10 +153,12 @@ describe("a program of the user's", () => {
   });
 
   it("cannot smuggle terminal escapes or secrets into an error", async () => {
-    const place = open(node(`
+    const place = open(
+      node(`
       const asked = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
       process.stderr.write("\\u001b[31mred\\u0007 " + asked.version.material.value + " end");
-      process.exit(65);`));
+      process.exit(65);`),
+    );
     const error = await failure(async () => place.add?.(context(), versions(1)));
     expect(error.kind).toBe("refused");
     expect(error.message).toMatch(/It said: red {1,2}\[secret\] end$/);
@@ -163,7 +179,10 @@ describe("the examples of the page", () => {
   const versions = secretVersions("example");
 
   it.skipIf(!has("python3"))("in Python keeps a set (skipped where there is no python3)", async () => {
-    const config = command.config.parse({ ...base, argv: ["python3", example("set-in-a-file.py"), join(folder, "set.json")] });
+    const config = command.config.parse({
+      ...base,
+      argv: ["python3", example("set-in-a-file.py"), join(folder, "set.json")],
+    });
     const place = command.open(config, undefined);
     const known = [versions(1), versions(2)];
     expect((await place.observe(context(), known)).entries).toEqual([]);

@@ -34,7 +34,10 @@ placeContract({
   makeWorld(): PlaceWorld {
     const path = join(folder, `console-${++worlds}`);
     const versions = secretVersions("by-hand");
-    const config = manual.config.parse({ title: "The console", check: { argv: [process.execPath, "-e", looker, path], timeout: "5s" } });
+    const config = manual.config.parse({
+      title: "The console",
+      check: { argv: [process.execPath, "-e", looker, path], timeout: "5s" },
+    });
     return {
       open: () => manual.open(config, undefined),
       version: (n) => versions(n),
@@ -58,7 +61,11 @@ describe("instructions", () => {
       minutes: 5,
       activate: {
         title: "Upload ${id}",
-        steps: ["Open the console.", { text: "Check that it is ${subject} and lasts until ${notAfter}.", copy: "${sha1}" }, "User ${attribute:user}, ${serial}."],
+        steps: [
+          "Open the console.",
+          { text: "Check that it is ${subject} and lasts until ${notAfter}.", copy: "${sha1}" },
+          "User ${attribute:user}, ${serial}.",
+        ],
       },
     }),
     undefined,
@@ -87,7 +94,11 @@ describe("instructions", () => {
     expect(place.instructions?.("remove", version).steps[0]?.text).toBe("Remove mail#4, and only that one.");
   });
   it("cannot ask for a secret", () => {
-    const parsed = manual.config.safeParse({ title: "x", check: { argv: ["x"] }, add: { steps: ["Type ${password}."] } });
+    const parsed = manual.config.safeParse({
+      title: "x",
+      check: { argv: ["x"] },
+      add: { steps: ["Type ${password}."] },
+    });
     expect(parsed.success).toBe(false);
     expect(JSON.stringify(parsed.error?.issues)).toContain("no public value");
   });
@@ -97,7 +108,11 @@ describe("a TLS check", () => {
   it("sees what is served, on every connection", async () => {
     const made = async (name: string) => {
       const { privateKey, pem } = await selfSigned(name);
-      return { privateKey, pem, version: versionOf(`site#${name.length}`, { kind: "key", privateKey, certificates: [pem] }, factsOf(pem)) };
+      return {
+        privateKey,
+        pem,
+        version: versionOf(`site#${name.length}`, { kind: "key", privateKey, certificates: [pem] }, factsOf(pem)),
+      };
     };
     const one = await made("a.test");
     const two = await made("bb.test");
@@ -105,9 +120,15 @@ describe("a TLS check", () => {
     server.on("tlsClientError", () => undefined);
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const { port } = server.address() as AddressInfo;
-    const place = manual.open(manual.config.parse({ title: "Proxy", check: { tls: { host: "127.0.0.1", port } } }), undefined);
+    const place = manual.open(
+      manual.config.parse({ title: "Proxy", check: { tls: { host: "127.0.0.1", port } } }),
+      undefined,
+    );
     const known = [one.version, two.version];
-    expect(await place.observe(context(), known)).toMatchObject({ current: one.version.facts.fingerprint, entries: [{ version: one.version.id }] });
+    expect(await place.observe(context(), known)).toMatchObject({
+      current: one.version.facts.fingerprint,
+      entries: [{ version: one.version.id }],
+    });
     expect((await place.probe?.(context(), one.version))?.outcome).toBe("accepted");
     expect((await place.probe?.(context(), two.version))?.outcome).toBe("refused");
     server.setSecureContext({ key: two.privateKey.reveal(), cert: two.pem });

@@ -1,6 +1,13 @@
 /** A place that only a person can change. Keyroll tells what to do with exact values, and then looks for itself. */
 import type { Observation } from "../../core/place.ts";
-import { ConnectorError, type CallContext, type Instructions, type Place, type Probe, type VersionHandle } from "../connector.ts";
+import {
+  ConnectorError,
+  type CallContext,
+  type Instructions,
+  type Place,
+  type Probe,
+  type VersionHandle,
+} from "../connector.ts";
 import { openProgram, type Transport } from "../shared/program.ts";
 import { mostOutputBytes } from "../shared/program.ts";
 import { run } from "../shared/run.ts";
@@ -22,7 +29,10 @@ export function openManual(config: ManualConfig): Place {
     instructions(action, version): Instructions {
       const own = config[action];
       const fallback = fallbacks[action];
-      const steps = own?.steps ?? [{ text: fallback.text }, { text: "It is fingerprint ${fingerprint}.", copy: "${fingerprint}" }];
+      const steps = own?.steps ?? [
+        { text: fallback.text },
+        { text: "It is fingerprint ${fingerprint}.", copy: "${fingerprint}" },
+      ];
       return {
         title: `${config.title}: ${fill(own?.title ?? fallback.title, version)}`,
         steps: steps.map((step) => ({
@@ -38,7 +48,8 @@ export function openManual(config: ManualConfig): Place {
 /** Public values only. What a version does not have is said, so that nobody types an empty field. */
 export function fill(template: string, version: VersionHandle): string {
   const { facts, placement } = version;
-  const dateOf = (timeMs: number | undefined): string | undefined => (timeMs === undefined ? undefined : new Date(timeMs).toISOString());
+  const dateOf = (timeMs: number | undefined): string | undefined =>
+    timeMs === undefined ? undefined : new Date(timeMs).toISOString();
   const values: Readonly<Record<string, string | undefined>> = {
     id: version.id,
     fingerprint: facts.fingerprint,
@@ -55,7 +66,9 @@ export function fill(template: string, version: VersionHandle): string {
     const attribute = name.startsWith("attribute:") ? name.slice("attribute:".length) : undefined;
     const value =
       attribute === undefined
-        ? Object.hasOwn(values, name) ? values[name] : undefined
+        ? Object.hasOwn(values, name)
+          ? values[name]
+          : undefined
         : (placement?.attributes?.[attribute] ?? facts.attributes?.[attribute]);
     return value ?? `(this version has no ${attribute ?? name})`;
   });
@@ -66,11 +79,19 @@ function checkOf(config: ManualConfig): Pick<Place, "observe" | "probe"> {
   if ("tls" in check) return tlsCheck(config, check.tls);
   const transport: Transport = (cx, input, timeoutMs) =>
     run(check.argv, { timeoutMs, signal: cx.signal, input, maxOutputBytes: mostOutputBytes });
-  const program = openProgram({ verbs: [], recognise: check.recognise, traits: {} }, transport, check.timeout, check.argv[0]!);
+  const program = openProgram(
+    { verbs: [], recognise: check.recognise, traits: {} },
+    transport,
+    check.timeout,
+    check.argv[0]!,
+  );
   return { observe: (cx, known) => program.observe(cx, known) };
 }
 
-function tlsCheck(config: ManualConfig, target: Extract<ManualConfig["check"], { tls: unknown }>["tls"]): Pick<Place, "observe" | "probe"> {
+function tlsCheck(
+  config: ManualConfig,
+  target: Extract<ManualConfig["check"], { tls: unknown }>["tls"],
+): Pick<Place, "observe" | "probe"> {
   async function look(cx: CallContext): Promise<{ served: ReadonlyMap<string, number | undefined>; looks: number }> {
     const served = new Map<string, number | undefined>();
     // Old workers behind one address go on serving the old certificate for a while: one look proves nothing.
@@ -97,7 +118,12 @@ function tlsCheck(config: ManualConfig, target: Extract<ManualConfig["check"], {
         entries: marks.map((mark) => {
           const version = known.find((one) => one.facts.fingerprint === mark);
           const notAfterMs = served.get(mark);
-          return { mark, enabled: true, ...(version === undefined ? {} : { version: version.id }), ...(notAfterMs === undefined ? {} : { notAfterMs }) };
+          return {
+            mark,
+            enabled: true,
+            ...(version === undefined ? {} : { version: version.id }),
+            ...(notAfterMs === undefined ? {} : { notAfterMs }),
+          };
         }),
         // While several are served, none of them is *the* one.
         ...(marks.length === 1 ? { current: marks[0]! } : {}),
@@ -107,8 +133,10 @@ function tlsCheck(config: ManualConfig, target: Extract<ManualConfig["check"], {
     async probe(cx, version): Promise<Probe> {
       try {
         const { served, looks } = await look(cx);
-        if (!served.has(version.facts.fingerprint)) return { outcome: "refused", detail: `${config.title} serves another certificate.` };
-        if (served.size > 1) return { outcome: "unknown", detail: `${config.title} serves ${served.size} certificates in turn.` };
+        if (!served.has(version.facts.fingerprint))
+          return { outcome: "refused", detail: `${config.title} serves another certificate.` };
+        if (served.size > 1)
+          return { outcome: "unknown", detail: `${config.title} serves ${served.size} certificates in turn.` };
         return { outcome: "accepted", detail: `${config.title} served it on ${looks} connections.` };
       } catch (error) {
         if (error instanceof ConnectorError) return { outcome: "unknown", detail: error.message };

@@ -4,7 +4,18 @@ import { commandSchema } from "../shared/settings.ts";
 import { startTlsKinds } from "../shared/tls.ts";
 
 /** Public names of a version that instructions may show. Secrets are not among them. */
-export const placeholders = ["id", "fingerprint", "sha1", "publicKeySha256", "subject", "issuer", "serial", "notBefore", "notAfter", "slot"] as const;
+export const placeholders = [
+  "id",
+  "fingerprint",
+  "sha1",
+  "publicKeySha256",
+  "subject",
+  "issuer",
+  "serial",
+  "notBefore",
+  "notAfter",
+  "slot",
+] as const;
 export const placeholderPattern = /\$\{([^}]*)\}/g;
 
 const template = z
@@ -13,7 +24,8 @@ const template = z
   .max(2000)
   .superRefine((text, context) => {
     for (const [, name = ""] of text.matchAll(placeholderPattern)) {
-      if ((placeholders as readonly string[]).includes(name) || /^attribute:[A-Za-z][A-Za-z0-9_.-]*$/.test(name)) continue;
+      if ((placeholders as readonly string[]).includes(name) || /^attribute:[A-Za-z][A-Za-z0-9_.-]*$/.test(name))
+        continue;
       context.addIssue({
         code: "custom",
         message: `has \${${name}}, which is no public value of a version; there are ${placeholders.map((one) => `\${${one}}`).join(", ")} and \${attribute:NAME}`,
@@ -49,7 +61,9 @@ export const manualSchema = z.strictObject({
         }),
       }),
     ])
-    .describe("How Keyroll sees what the person did: a program that speaks the command protocol's observe, or a TLS endpoint to look at."),
+    .describe(
+      "How Keyroll sees what the person did: a program that speaks the command protocol's observe, or a TLS endpoint to look at.",
+    ),
   capacity: z.int().min(1).max(30).default(1).describe("Verifier: how many versions fit at once."),
   storeCapacity: z.int().min(1).max(30).default(1).describe("Holder: how many versions can be stored at once."),
 });

@@ -1,7 +1,14 @@
 import { definePlace, defineSystem } from "../connector.ts";
 import { plainTraits } from "../../core/place.ts";
 import { openRole } from "./role.ts";
-import { postgresSystemSchema, roleSchema, serverTlsSchema, type PostgresSystem, type RoleConfig, type ServerTlsConfig } from "./schema.ts";
+import {
+  postgresSystemSchema,
+  roleSchema,
+  serverTlsSchema,
+  type PostgresSystem,
+  type RoleConfig,
+  type ServerTlsConfig,
+} from "./schema.ts";
 import { openServerTls } from "./server-tls.ts";
 import { withSession } from "./session.ts";
 

@@ -9,7 +9,14 @@
 import { createHash, randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Entry, Observation } from "../../core/place.ts";
-import { ConnectorError, type CallContext, type Place, type Placement, type Probe, type VersionHandle } from "../connector.ts";
+import {
+  ConnectorError,
+  type CallContext,
+  type Place,
+  type Placement,
+  type Probe,
+  type VersionHandle,
+} from "../connector.ts";
 import type { Secret } from "../secret.ts";
 import type { PostgresSystem, RoleConfig } from "./schema.ts";
 import { fitsPassword, saltBytes, scramVerifier } from "./scram.ts";
@@ -65,7 +72,9 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
     permission: "CREATEROLE",
     next:
       `As a superuser: ALTER ROLE ${identifier(system.user)} CREATEROLE; ` +
-      (config.owner === undefined ? "" : `GRANT ${identifier(config.owner)} TO ${identifier(system.user)} WITH ADMIN OPTION; `) +
+      (config.owner === undefined
+        ? ""
+        : `GRANT ${identifier(config.owner)} TO ${identifier(system.user)} WITH ADMIN OPTION; `) +
       `and, for roles that exist already, GRANT ${config.roles.map(identifier).join(", ")} TO ${identifier(system.user)} WITH ADMIN OPTION.`,
   };
 
@@ -123,7 +132,11 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
     role.login && role.stored !== null && (role.validUntilMs === null || role.validUntilMs > nowMs);
 
   /** Which of the versions this role lets in. Disabled roles let nobody in. */
-  async function recognise(cx: CallContext, role: RoleRow, versions: readonly VersionHandle[]): Promise<VersionHandle | undefined> {
+  async function recognise(
+    cx: CallContext,
+    role: RoleRow,
+    versions: readonly VersionHandle[],
+  ): Promise<VersionHandle | undefined> {
     if (!isEnabled(role, cx.now())) return undefined;
     const tag = tagOf(role);
     const tagged = tag === null ? undefined : versions.find((version) => version.id === tag.version);
@@ -133,14 +146,16 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
       if (tag !== null) return undefined;
       for (const version of versions) {
         const user = version.placement?.slot ?? version.facts.attributes?.["user"] ?? role.name;
-        if (user === role.name && version.hasMaterial && (await letsIn(cx, role.name, version)) === "accepted") return version;
+        if (user === role.name && version.hasMaterial && (await letsIn(cx, role.name, version)) === "accepted")
+          return version;
       }
       return undefined;
     }
     if (role.stored === null) return undefined;
     if (tagged && tag?.digest === digestOf(role.stored)) return tagged;
     for (const version of versions) {
-      if (version.hasMaterial && (await fitsPassword(role.stored, role.name, await passwordOf(version)))) return version;
+      if (version.hasMaterial && (await fitsPassword(role.stored, role.name, await passwordOf(version))))
+        return version;
     }
     return undefined;
   }
@@ -201,18 +216,30 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
       else return name;
     }
     if (busy.length > 0) {
-      throw new ConnectorError("refused", `No role is free: sessions of an earlier version still run under ${busy.join(", ")}.`, {
-        next: "Wait for them to end, or end them with pg_terminate_backend; `leftovers: terminate` does it at the end of each rotation.",
-      });
+      throw new ConnectorError(
+        "refused",
+        `No role is free: sessions of an earlier version still run under ${busy.join(", ")}.`,
+        {
+          next: "Wait for them to end, or end them with pg_terminate_backend; `leftovers: terminate` does it at the end of each rotation.",
+        },
+      );
     }
     throw new ConnectorError(
       "refused",
       `The capacity of ${config.roles.length} is used up: ${config.roles.join(", ")} can all sign in, and each carries another version.`,
-      { next: "Finish or roll back the rotation that is under way, set a role that nobody uses to NOLOGIN, or add a role to the list." },
+      {
+        next: "Finish or roll back the rotation that is under way, set a role that nobody uses to NOLOGIN, or add a role to the list.",
+      },
     );
   }
 
-  async function give(session: Session, seen: Seen, name: string, verifier: string, version: VersionHandle): Promise<void> {
+  async function give(
+    session: Session,
+    seen: Seen,
+    name: string,
+    verifier: string,
+    version: VersionHandle,
+  ): Promise<void> {
     const role = seen.roles.find((one) => one.name === name);
     const quoted = identifier(name);
     const password = `password ${literal(verifier)}`;
@@ -226,9 +253,16 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
 
   async function join(session: Session, role: RoleRow | undefined, name: string): Promise<void> {
     if (config.owner === undefined || config.owner === name) return;
-    if (role?.member !== true) await session.query(`granting ${config.owner} to ${name}`, `grant ${identifier(config.owner)} to ${identifier(name)}`);
+    if (role?.member !== true)
+      await session.query(
+        `granting ${config.owner} to ${name}`,
+        `grant ${identifier(config.owner)} to ${identifier(name)}`,
+      );
     if (role?.becomesOwner !== true) {
-      await session.query(`making ${name} become ${config.owner}`, `alter role ${identifier(name)} set role to ${literal(config.owner)}`);
+      await session.query(
+        `making ${name} become ${config.owner}`,
+        `alter role ${identifier(name)} set role to ${literal(config.owner)}`,
+      );
     }
   }
 
@@ -240,9 +274,13 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
     }
     const powerful = seen.roles.find((role) => role.powerful);
     if (powerful) {
-      throw new ConnectorError("misconfigured", `${powerful.name} is a superuser or a replication role, which Keyroll does not take in turn.`, {
-        next: "Name ordinary login roles.",
-      });
+      throw new ConnectorError(
+        "misconfigured",
+        `${powerful.name} is a superuser or a replication role, which Keyroll does not take in turn.`,
+        {
+          next: "Name ordinary login roles.",
+        },
+      );
     }
   }
 
@@ -273,7 +311,8 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
           ...(role.validUntilMs === null ? {} : { notAfterMs: role.validUntilMs }),
         });
         const left = open?.get(role.name) ?? 0;
-        if (!enabled && left > 0) notes.push(`${left} open sessions of ${role.name} go on, although it may no longer sign in.`);
+        if (!enabled && left > 0)
+          notes.push(`${left} open sessions of ${role.name} go on, although it may no longer sign in.`);
         if (enabled && config.owner !== undefined && !(role.member && role.becomesOwner)) {
           notes.push(`${role.name} does not become ${config.owner} when it signs in: what it creates will be its own.`);
         }
@@ -285,11 +324,15 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
         );
       }
       if (open === null) {
-        notes.push(`Open sessions cannot be seen, so nobody is known to have moved. GRANT pg_read_all_stats TO ${identifier(system.user)}.`);
+        notes.push(
+          `Open sessions cannot be seen, so nobody is known to have moved. GRANT pg_read_all_stats TO ${identifier(system.user)}.`,
+        );
       }
       return {
         entries,
-        ...(open === null ? {} : { inUse: seen.roles.map((role) => role.name).filter((name) => (open.get(name) ?? 0) > 0) }),
+        ...(open === null
+          ? {}
+          : { inUse: seen.roles.map((role) => role.name).filter((name) => (open.get(name) ?? 0) > 0) }),
         ...(notes.length === 0 ? {} : { notes }),
       };
     },
@@ -325,7 +368,10 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
             // Our comment is there and our password is not: somebody else has changed it since, and it is theirs.
             if (outcome === "refused") continue;
             if (outcome === "unknown") {
-              throw new ConnectorError("unavailable", `It could not be seen whether ${role.name} still carries ${version.id}. Nothing was changed.`);
+              throw new ConnectorError(
+                "unavailable",
+                `It could not be seen whether ${role.name} still carries ${version.id}. Nothing was changed.`,
+              );
             }
           }
           await session.query(`closing ${role.name}`, `alter role ${identifier(role.name)} nologin password null`);
@@ -351,7 +397,8 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
     },
 
     async probe(cx, version): Promise<Probe> {
-      if (!version.hasMaterial) return { outcome: "unknown", detail: `The password of ${version.id} is not known here.` };
+      if (!version.hasMaterial)
+        return { outcome: "unknown", detail: `The password of ${version.id} is not known here.` };
       const password = (await passwordOf(version)).reveal();
       const refusals: string[] = [];
       for (const user of candidates(version)) {
@@ -417,7 +464,10 @@ async function passwordOf(version: VersionHandle): Promise<Secret> {
   }
   const bytes = material.value.bytes();
   if (bytes.length === 0 || bytes.includes(0)) {
-    throw new ConnectorError("misconfigured", `${version.id} is empty or holds a NUL byte, which PostgreSQL does not take as a password.`);
+    throw new ConnectorError(
+      "misconfigured",
+      `${version.id} is empty or holds a NUL byte, which PostgreSQL does not take as a password.`,
+    );
   }
   return material.value;
 }

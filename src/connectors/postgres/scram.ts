@@ -32,7 +32,11 @@ export function preparePassword(password: string): string {
   }
 }
 
-async function keys(password: Secret, salt: Uint8Array, iterations: number): Promise<{ stored: Buffer; server: Buffer }> {
+async function keys(
+  password: Secret,
+  salt: Uint8Array,
+  iterations: number,
+): Promise<{ stored: Buffer; server: Buffer }> {
   const salted = await derive(Buffer.from(preparePassword(password.reveal()), "utf8"), salt, iterations, 32, "sha256");
   const client = createHmac("sha256", salted).update("Client Key").digest();
   const stored = createHash("sha256").update(client).digest();
@@ -43,7 +47,11 @@ async function keys(password: Secret, salt: Uint8Array, iterations: number): Pro
 }
 
 /** The text that goes into `PASSWORD '...'`. `salt` must be random and used once. */
-export async function scramVerifier(password: Secret, salt: Uint8Array, iterations = defaultIterations): Promise<string> {
+export async function scramVerifier(
+  password: Secret,
+  salt: Uint8Array,
+  iterations = defaultIterations,
+): Promise<string> {
   const { stored, server } = await keys(password, salt, iterations);
   const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64");
   return `SCRAM-SHA-256$${iterations}:${text(salt)}$${text(stored)}:${text(server)}`;

@@ -4,7 +4,14 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Entry, Observation } from "../../core/place.ts";
-import { ConnectorError, type CallContext, type Issued, type Place, type Probe, type VersionHandle } from "../connector.ts";
+import {
+  ConnectorError,
+  type CallContext,
+  type Issued,
+  type Place,
+  type Probe,
+  type VersionHandle,
+} from "../connector.ts";
 import { Secret, type KeyMaterial } from "../secret.ts";
 import { throwIfCancelled } from "../shared/calls.ts";
 import { assertUnchanged, commit, readFile, stageFile, type FileSeen } from "../shared/files.ts";
@@ -32,19 +39,45 @@ export function openServerTls(config: ServerTlsConfig, system: PostgresSystem): 
     return found;
   }
 
+  /** Before anything is written: the server is there, and will do as it is told. */
+  async function assertReloadable(cx: CallContext): Promise<void> {
+    const may = await withSession(cx, system, (session) =>
+      session.query<{ may: boolean }>(
+        "looking for the right to reload",
+        "select has_function_privilege('pg_catalog.pg_reload_conf()', 'execute') as may",
+      ),
+    );
+    if (may[0]?.may === true) return;
+    throw new ConnectorError(
+      "misconfigured",
+      "The system's user may not reload the server's configuration. Nothing was written.",
+      {
+        permission: "EXECUTE on pg_reload_conf()",
+        next: `As a superuser: GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO ${identifier(system.user)};`,
+      },
+    );
+  }
+
   async function reload(cx: CallContext): Promise<void> {
-    await withSession(cx, system, async (session) => {
-      try {
-        const [row] = await session.query<{ done: boolean }>("reloading the server's configuration", "select pg_reload_conf() as done");
-        if (row?.done !== true) throw new ConnectorError("unavailable", "PostgreSQL could not be told to reload its configuration.");
-      } catch (error) {
-        if (!(error instanceof ConnectorError) || error.kind !== "misconfigured") throw error;
-        throw new ConnectorError("misconfigured", "The system's user may not reload the server's configuration (42501).", {
-          permission: "EXECUTE on pg_reload_conf()",
-          next: `As a superuser: GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO ${identifier(system.user)};`,
-        });
-      }
-    });
+    try {
+      const told = await withSession(cx, system, (session) =>
+        session.query<{ done: boolean }>(
+          "reloading the server's configuration",
+          "select pg_catalog.pg_reload_conf() as done",
+        ),
+      );
+      if (told[0]?.done === true) return;
+    } catch (error) {
+      if (!(error instanceof ConnectorError) || error.kind === "misconfigured") throw error;
+      // The files are in place and whether the server has read them is not known.
+    }
+    throw new ConnectorError(
+      "unknown-outcome",
+      "The files are written, and PostgreSQL did not confirm that it reads them.",
+      {
+        next: "What it serves is looked at before anything is repeated.",
+      },
+    );
   }
 
   /** The leaf in the file, or nothing where the file holds none that can be read. */
@@ -68,7 +101,13 @@ export function openServerTls(config: ServerTlsConfig, system: PostgresSystem): 
       const marks = [...new Set(await served(cx, config.connections))];
       const entry = (mark: string, slot: string, notAfterMs?: number): Entry => {
         const version = known.find((one) => one.facts.fingerprint === mark);
-        return { mark, slot, enabled: true, ...(version === undefined ? {} : { version: version.id }), ...(notAfterMs === undefined ? {} : { notAfterMs }) };
+        return {
+          mark,
+          slot,
+          enabled: true,
+          ...(version === undefined ? {} : { version: version.id }),
+          ...(notAfterMs === undefined ? {} : { notAfterMs }),
+        };
       };
       const entries: Entry[] = file === null ? [] : [entry(file.fingerprint, "file", file.notAfterMs)];
       for (const mark of marks) if (mark !== file?.fingerprint) entries.push(entry(mark, "served"));
@@ -78,7 +117,13 @@ export function openServerTls(config: ServerTlsConfig, system: PostgresSystem): 
         // What a restart would load; what is served now is in `inUse`.
         current: file?.fingerprint ?? null,
         inUse: marks,
-        ...(stale ? { notes: ["The server still serves another certificate than the one in its file: it has not been reloaded, or refused the pair."] } : {}),
+        ...(stale
+          ? {
+              notes: [
+                "The server still serves another certificate than the one in its file: it has not been reloaded, or refused the pair.",
+              ],
+            }
+          : {}),
       };
     },
 
@@ -88,11 +133,15 @@ export function openServerTls(config: ServerTlsConfig, system: PostgresSystem): 
       const [leaf, ...chain] = material.certificates;
       if (leaf === undefined) throw new ConnectorError("misconfigured", `${version.id} has no certificate yet.`);
       if (!keyMatches(leaf, material.privateKey)) {
-        throw new ConnectorError("refused", `The private key of ${version.id} does not belong to its certificate. Nothing was written.`);
+        throw new ConnectorError(
+          "refused",
+          `The private key of ${version.id} does not belong to its certificate. Nothing was written.`,
+        );
       }
       const fingerprint = fingerprintOf(leaf);
       const certificate = Buffer.from([leaf, ...chain].map((pem) => pemOf(pem).trimEnd()).join("\n") + "\n");
       const key = pkcs8Of(privateKeyOf(material.privateKey)).bytes();
+      await assertReloadable(cx);
       await write(cx, certificate, key);
       await reload(cx);
       const until = cx.now() + config.servedWithin;
@@ -101,13 +150,18 @@ export function openServerTls(config: ServerTlsConfig, system: PostgresSystem): 
         if (marks.every((mark) => mark === fingerprint)) return;
         if (cx.now() >= until) break;
         await sleep(100, undefined, { signal: cx.signal }).catch(() => undefined);
-        if (cx.signal.aborted) throw new ConnectorError("unknown-outcome", "The call was cancelled while the server was reloading.");
+        if (cx.signal.aborted)
+          throw new ConnectorError("unknown-outcome", "The call was cancelled while the server was reloading.");
       }
-      throw new ConnectorError("refused", `${version.id} is in the server's files, and the server goes on serving another certificate.`, {
-        next:
-          "Its log says why: most often ssl_cert_file or ssl_key_file name other files, or the key's owner or mode is refused. " +
-          "Mend that before the server is restarted, since it would not start with a pair that it refuses.",
-      });
+      throw new ConnectorError(
+        "refused",
+        `${version.id} is in the server's files, and the server goes on serving another certificate.`,
+        {
+          next:
+            "Its log says why: most often ssl_cert_file or ssl_key_file name other files, or the key's owner or mode is refused. " +
+            "Mend that before the server is restarted, since it would not start with a pair that it refuses.",
+        },
+      );
     },
 
     async probe(cx, version): Promise<Probe> {
@@ -140,10 +194,15 @@ export function openServerTls(config: ServerTlsConfig, system: PostgresSystem): 
     const oldCertificate = await readFile(config.certificate);
     if (oldKey?.bytes.equals(key) && oldCertificate?.bytes.equals(certificate)) return;
     // A server that runs as another user would not start with a key that is not its own: the certificate's owner is its owner.
-    const like = oldKey ?? (oldCertificate === undefined ? undefined : { ...oldCertificate, target: config.key, mode: 0o600 });
+    const like =
+      oldKey ?? (oldCertificate === undefined ? undefined : { ...oldCertificate, target: config.key, mode: 0o600 });
     const stagedKey = await stageFile(config.key, key, { seen: like, mode: 0o600, signal: cx.signal });
     try {
-      const stagedCertificate = await stageFile(config.certificate, certificate, { seen: oldCertificate, mode: 0o644, signal: cx.signal });
+      const stagedCertificate = await stageFile(config.certificate, certificate, {
+        seen: oldCertificate,
+        mode: 0o644,
+        signal: cx.signal,
+      });
       try {
         await assertUnchanged(config.key, oldKey);
         await assertUnchanged(config.certificate, oldCertificate);
@@ -162,7 +221,11 @@ export function openServerTls(config: ServerTlsConfig, system: PostgresSystem): 
 async function keyOf(version: VersionHandle): Promise<KeyMaterial> {
   const material = await version.open();
   if (material.kind === "key") return material;
-  throw new ConnectorError("misconfigured", `${version.id} is a password, and a server serves a certificate with its key.`, {
-    next: "Give the credential the kind certificate.",
-  });
+  throw new ConnectorError(
+    "misconfigured",
+    `${version.id} is a password, and a server serves a certificate with its key.`,
+    {
+      next: "Give the credential the kind certificate.",
+    },
+  );
 }

@@ -6,7 +6,11 @@ import type { PostgresSystem } from "./schema.ts";
 
 export interface Session {
   /** One statement. `doing` completes "while …" in messages. */
-  query<Row extends pg.QueryResultRow>(doing: string, text: string, values?: readonly unknown[]): Promise<readonly Row[]>;
+  query<Row extends pg.QueryResultRow>(
+    doing: string,
+    text: string,
+    values?: readonly unknown[],
+  ): Promise<readonly Row[]>;
 }
 
 export interface SignIn {
@@ -38,7 +42,8 @@ interface PgFacts {
 
 export function pgFacts(error: unknown): PgFacts {
   const fields = error instanceof Error ? (error as Error & { code?: unknown; routine?: unknown }) : {};
-  const text = (value: unknown): string => (typeof value === "string" && /^[A-Za-z0-9_]{1,60}$/.test(value) ? value : "");
+  const text = (value: unknown): string =>
+    typeof value === "string" && /^[A-Za-z0-9_]{1,60}$/.test(value) ? value : "";
   return { code: text((fields as { code?: unknown }).code), routine: text((fields as { routine?: unknown }).routine) };
 }
 
@@ -62,12 +67,12 @@ export function toConnectorError(error: unknown, stage: Stage, doing: string, ne
     });
   }
   if (code === "3D000") {
-    return new ConnectorError("misconfigured", "The database in the system's url does not exist (3D000).", { next: "Correct the url." });
+    return new ConnectorError("misconfigured", "The database in the system's url does not exist (3D000).", {
+      next: "Correct the url.",
+    });
   }
   if (code === "42501") {
-    return new ConnectorError("misconfigured", `PostgreSQL refused ${at}: a permission is missing (42501).`, {
-      ...(needs ? { permission: needs.permission, next: needs.next } : {}),
-    });
+    return new ConnectorError("misconfigured", `PostgreSQL refused ${at}: a permission is missing (42501).`, needs);
   }
   if (code === "25006") {
     return new ConnectorError("misconfigured", `The server is read-only, ${at} (25006): it is a standby, or set so.`, {
@@ -75,14 +80,20 @@ export function toConnectorError(error: unknown, stage: Stage, doing: string, ne
     });
   }
   if (code === "53300") return new ConnectorError("unavailable", `PostgreSQL has no connection left, ${at} (53300).`);
-  if (code === "57P03") return new ConnectorError("unavailable", `PostgreSQL is starting up or shutting down, ${at} (57P03).`);
+  if (code === "57P03")
+    return new ConnectorError("unavailable", `PostgreSQL is starting up or shutting down, ${at} (57P03).`);
   if (code === "55P03" || code === "40001" || code === "40P01" || code === "XX000") {
     // XX000 "tuple concurrently updated" is how the catalogues answer two sessions that alter one role.
-    return new ConnectorError("conflict", `Another session was changing the same roles, ${at} (${code}). Nothing was changed.`);
+    return new ConnectorError(
+      "conflict",
+      `Another session was changing the same roles, ${at} (${code}). Nothing was changed.`,
+    );
   }
   if (isSqlState(code) && !code.startsWith("57P") && !code.startsWith("08")) {
-    if (code === "57014") return new ConnectorError("unavailable", `PostgreSQL took too long ${at} (57014). Nothing was changed.`);
-    if (code.startsWith("53")) return new ConnectorError("unavailable", `PostgreSQL is out of resources, ${at} (${code}).`);
+    if (code === "57014")
+      return new ConnectorError("unavailable", `PostgreSQL took too long ${at} (57014). Nothing was changed.`);
+    if (code.startsWith("53"))
+      return new ConnectorError("unavailable", `PostgreSQL is out of resources, ${at} (${code}).`);
     return new ConnectorError("refused", `PostgreSQL refused ${at} (${code}).`);
   }
   if (stage === "commit") {
@@ -107,7 +118,10 @@ export function toConnectorError(error: unknown, stage: Stage, doing: string, ne
     });
   }
   const shown = code === "" ? "" : ` (${code})`;
-  return new ConnectorError("unavailable", `PostgreSQL could not be reached or went away ${at}${shown}. Nothing was changed.`);
+  return new ConnectorError(
+    "unavailable",
+    `PostgreSQL could not be reached or went away ${at}${shown}. Nothing was changed.`,
+  );
 }
 
 export function clientConfig(system: PostgresSystem, who: SignIn): pg.ClientConfig {
@@ -127,7 +141,8 @@ export function clientConfig(system: PostgresSystem, who: SignIn): pg.ClientConf
         : {
             rejectUnauthorized: tls.mode === "verify-full",
             // The driver asks for the host of the url whatever it is told, so the name is judged here.
-            checkServerIdentity: (_host: string, peer: PeerCertificate) => checkServerIdentity(tls.serverName ?? system.host, peer),
+            checkServerIdentity: (_host: string, peer: PeerCertificate) =>
+              checkServerIdentity(tls.serverName ?? system.host, peer),
             ...(tls.ca === undefined ? {} : { ca: tls.ca }),
           },
   };
@@ -146,7 +161,8 @@ async function withClient<R>(
   const client = new pg.Client(config);
   // A connection that dies while nothing is being asked reports it here; the next query fails with it.
   client.on("error", () => undefined);
-  const cut = (): void => void (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+  const cut = (): void =>
+    void (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
   cx.signal.addEventListener("abort", cut, { once: true });
   try {
     stageNow.stage = "connect";
@@ -156,12 +172,19 @@ async function withClient<R>(
   } finally {
     cx.signal.removeEventListener("abort", cut);
     // `end` waits for the other side; a connection that was cut has no other side.
-    await Promise.race([client.end().catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 1000).unref())]);
+    await Promise.race([
+      client.end().catch(() => undefined),
+      new Promise((resolve) => setTimeout(resolve, 1000).unref()),
+    ]);
   }
 }
 
 /** A connection as the system's own user. Each call signs in anew, so that a sign-in that no longer works is seen at once. */
-export async function withSession<R>(cx: CallContext, system: PostgresSystem, body: (session: Session) => Promise<R>): Promise<R> {
+export async function withSession<R>(
+  cx: CallContext,
+  system: PostgresSystem,
+  body: (session: Session) => Promise<R>,
+): Promise<R> {
   const at: { stage: Stage } = { stage: "connect" };
   try {
     return await withClient(cx, adminConfig(system), at, async (client) => body(sessionOf(client)));
@@ -186,8 +209,13 @@ export async function change<R>(
     return await withClient(cx, adminConfig(system), at, async (client) => {
       const session = sessionOf(client, needs);
       await session.query("starting", "begin");
-      await session.query("starting", `set local lock_timeout = ${Math.trunc(Math.min(system.statementTimeoutMs, 5000))}`);
-      await session.query("waiting for its turn", "select pg_advisory_xact_lock(hashtext('keyroll'), hashtext($1))", [lock]);
+      await session.query(
+        "starting",
+        `set local lock_timeout = ${Math.trunc(Math.min(system.statementTimeoutMs, 5000))}`,
+      );
+      await session.query("waiting for its turn", "select pg_advisory_xact_lock(hashtext('keyroll'), hashtext($1))", [
+        lock,
+      ]);
       const result = await body(session);
       if (cx.signal.aborted) throw new ConnectorError("unavailable", "The call was cancelled. Nothing was changed.");
       at.stage = "commit";
@@ -210,7 +238,11 @@ function adminConfig(system: PostgresSystem): pg.ClientConfig {
 
 function sessionOf(client: pg.Client, needs?: Needs): Session {
   return {
-    async query<Row extends pg.QueryResultRow>(doing: string, text: string, values: readonly unknown[] = []): Promise<readonly Row[]> {
+    async query<Row extends pg.QueryResultRow>(
+      doing: string,
+      text: string,
+      values: readonly unknown[] = [],
+    ): Promise<readonly Row[]> {
       try {
         return (await client.query<Row>(text, [...values])).rows;
       } catch (error) {
@@ -228,18 +260,25 @@ export async function trySignIn(
 ): Promise<{ outcome: "accepted"; currentUser: string } | { outcome: "refused" | "unknown"; detail: string }> {
   const at: { stage: Stage } = { stage: "connect" };
   try {
-    return await withClient(cx, { ...clientConfig(system, who), query_timeout: system.statementTimeoutMs }, at, async (client) => {
-      // Only a round trip proves it: with TLS 1.3 a client is through its handshake before the server has judged it.
-      const { rows } = await client.query<{ who: string }>("select current_user::text as who");
-      return { outcome: "accepted" as const, currentUser: rows[0]?.who ?? "" };
-    });
+    return await withClient(
+      cx,
+      { ...clientConfig(system, who), query_timeout: system.statementTimeoutMs },
+      at,
+      async (client) => {
+        // Only a round trip proves it: with TLS 1.3 a client is through its handshake before the server has judged it.
+        const { rows } = await client.query<{ who: string }>("select current_user::text as who");
+        return { outcome: "accepted" as const, currentUser: rows[0]?.who ?? "" };
+      },
+    );
   } catch (error) {
     if (error instanceof ConnectorError) return { outcome: "unknown", detail: error.message };
     const { code, routine } = pgFacts(error);
-    if (at.stage === "connect" && code === "28P01") return { outcome: "refused", detail: "the password is not accepted (28P01)" };
+    if (at.stage === "connect" && code === "28P01")
+      return { outcome: "refused", detail: "the password is not accepted (28P01)" };
     if (at.stage === "connect" && code === "28000") {
       // The same SQLSTATE says that pg_hba.conf has no line for us: that tells nothing about the credential.
-      if (routine === "ClientAuthentication") return { outcome: "unknown", detail: "pg_hba.conf lets nobody sign in from here (28000)" };
+      if (routine === "ClientAuthentication")
+        return { outcome: "unknown", detail: "pg_hba.conf lets nobody sign in from here (28000)" };
       return { outcome: "refused", detail: "the role may not sign in (28000)" };
     }
     const shown = code === "" ? "no answer" : code;

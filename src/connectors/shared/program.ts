@@ -7,7 +7,15 @@
  */
 import { z } from "zod";
 import { plainTraits, type Observation, type Traits } from "../../core/place.ts";
-import { ConnectorError, type CallContext, type FailureKind, type Issued, type Place, type Placement, type VersionHandle } from "../connector.ts";
+import {
+  ConnectorError,
+  type CallContext,
+  type FailureKind,
+  type Issued,
+  type Place,
+  type Placement,
+  type VersionHandle,
+} from "../connector.ts";
 import { Secret, type Material } from "../secret.ts";
 import { redact } from "./redact.ts";
 import type { Ran } from "./run.ts";
@@ -49,8 +57,12 @@ export const programShape = {
   recognise: z
     .enum(["mark", "value"])
     .default("mark")
-    .describe("How observe tells versions: mark: the program keeps Keyroll's ids. value: it is given the known versions' secrets to compare with."),
-  traits: traitsSchema.default({}).describe("Facts about the place that the proof rests on. See the page of this connector."),
+    .describe(
+      "How observe tells versions: mark: the program keeps Keyroll's ids. value: it is given the known versions' secrets to compare with.",
+    ),
+  traits: traitsSchema
+    .default({})
+    .describe("Facts about the place that the proof rests on. See the page of this connector."),
 };
 export interface ProgramConfig {
   readonly verbs: readonly OptionalVerb[];
@@ -96,7 +108,10 @@ const observationSchema = z.strictObject({
   notes: z.array(z.string().max(mostTextChars)).max(50).optional(),
 });
 const changedSchema = z.strictObject({ placement: placementSchema.optional() });
-const probeSchema = z.strictObject({ outcome: z.enum(["accepted", "refused", "unknown"]), detail: z.string().max(mostTextChars).default("") });
+const probeSchema = z.strictObject({
+  outcome: z.enum(["accepted", "refused", "unknown"]),
+  detail: z.string().max(mostTextChars).default(""),
+});
 const materialSchema = z.union([
   z.strictObject({ kind: z.literal("secret"), value: z.string() }),
   z.strictObject({ kind: z.literal("secret"), valueBase64: z.base64() }),
@@ -140,7 +155,8 @@ function cleanAll<T>(value: T, secrets: readonly Secret[]): T {
   const walk = (one: unknown): unknown => {
     if (typeof one === "string") return redact(one, secrets);
     if (Array.isArray(one)) return one.map(walk);
-    if (one !== null && typeof one === "object") return Object.fromEntries(Object.entries(one).map(([key, inner]) => [key, walk(inner)]));
+    if (one !== null && typeof one === "object")
+      return Object.fromEntries(Object.entries(one).map(([key, inner]) => [key, walk(inner)]));
     return one;
   };
   return walk(value) as T;
@@ -153,11 +169,14 @@ interface WireVersion {
   readonly material?: unknown;
 }
 function wireMaterial(material: Material): unknown {
-  if (material.kind === "key") return { kind: "key", privateKey: material.privateKey.reveal(), certificates: material.certificates };
+  if (material.kind === "key")
+    return { kind: "key", privateKey: material.privateKey.reveal(), certificates: material.certificates };
   const bytes = material.value.bytes();
   const text = material.value.reveal();
   // Bytes that are no UTF-8 would come out of a string as others.
-  return Buffer.from(text, "utf8").equals(bytes) ? { kind: "secret", value: text } : { kind: "secret", valueBase64: bytes.toString("base64") };
+  return Buffer.from(text, "utf8").equals(bytes)
+    ? { kind: "secret", value: text }
+    : { kind: "secret", valueBase64: bytes.toString("base64") };
 }
 
 export function openProgram(config: ProgramConfig, run: Transport, timeoutMs: number, called: string): Place {
@@ -183,9 +202,11 @@ export function openProgram(config: ProgramConfig, run: Transport, timeoutMs: nu
     more: { version?: VersionHandle; known?: readonly VersionHandle[]; withMaterial?: boolean },
     secretAnswer = false,
   ): Promise<T> {
-    if (cx.signal.aborted) throw new ConnectorError("unavailable", `The call was cancelled before ${called} was started.`);
+    if (cx.signal.aborted)
+      throw new ConnectorError("unavailable", `The call was cancelled before ${called} was started.`);
     const secrets: Secret[] = [];
-    const version = more.version === undefined ? undefined : await wire(more.version, more.withMaterial === true, secrets);
+    const version =
+      more.version === undefined ? undefined : await wire(more.version, more.withMaterial === true, secrets);
     const known: WireVersion[] = [];
     for (const one of more.known ?? []) known.push(await wire(one, config.recognise === "value", secrets));
     const request = Buffer.from(
@@ -207,15 +228,25 @@ export function openProgram(config: ProgramConfig, run: Transport, timeoutMs: nu
     return judge(verb, schema, result, secrets, secretAnswer);
   }
 
-  function judge<T>(verb: Verb, schema: z.ZodType<T>, result: Ran, secrets: readonly Secret[], secretAnswer: boolean): T {
+  function judge<T>(
+    verb: Verb,
+    schema: z.ZodType<T>,
+    result: Ran,
+    secrets: readonly Secret[],
+    secretAnswer: boolean,
+  ): T {
     // What a program that died half-way had done is not known; a program that only looks has done nothing.
     const silent: FailureKind = effects.has(verb) ? "unknown-outcome" : "unavailable";
     const said = clean(result.stderr.toString("utf8"), secrets);
     const also = said === "" ? "" : ` It said: ${said}`;
     if (result.endedBy === "time-out") {
-      throw new ConnectorError(silent, `${called} gave no answer to ${verb} within ${Math.round(timeoutMs / 1000)} s and was ended.${also}`);
+      throw new ConnectorError(
+        silent,
+        `${called} gave no answer to ${verb} within ${Math.round(timeoutMs / 1000)} s and was ended.${also}`,
+      );
     }
-    if (result.endedBy === "cancelled") throw new ConnectorError(silent, `${called} was ended in the middle of ${verb}, because the call was cancelled.`);
+    if (result.endedBy === "cancelled")
+      throw new ConnectorError(silent, `${called} was ended in the middle of ${verb}, because the call was cancelled.`);
     if (result.cut && result.stdout.length >= mostOutputBytes) {
       throw new ConnectorError(silent, `${called} answered ${verb} with more than ${mostOutputBytes} bytes.`, {
         next: "Let it print one JSON document and nothing else on standard output; everything for people goes to standard error.",
@@ -231,18 +262,22 @@ export function openProgram(config: ProgramConfig, run: Transport, timeoutMs: nu
     const failed = errorSchema.safeParse(answer);
     if (failed.success) {
       const { kind, message, next, permission, retryAfterMs } = failed.data.error;
-      throw new ConnectorError(kind === "unknown-outcome" ? silent : kind, `${called}, asked to ${verb}: ${clean(message, secrets)}`, {
-        ...(next === undefined ? {} : { next: clean(next, secrets) }),
-        ...(permission === undefined ? {} : { permission: clean(permission, secrets) }),
-        ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-      });
+      throw new ConnectorError(
+        kind === "unknown-outcome" ? silent : kind,
+        `${called}, asked to ${verb}: ${clean(message, secrets)}`,
+        {
+          ...(next === undefined ? {} : { next: clean(next, secrets) }),
+          ...(permission === undefined ? {} : { permission: clean(permission, secrets) }),
+          ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+        },
+      );
     }
     if (result.code !== 0) {
       const how = result.code === null ? "was ended by a signal" : `ended with exit code ${result.code}`;
       const kind = (result.code === null ? undefined : exitKinds[result.code]) ?? silent;
       const permission = result.code === 77 && said !== "" ? { permission: said } : {};
       throw new ConnectorError(kind, `${called} ${how} when asked to ${verb}.${also}`, {
-        next: "Run it by hand with the same input, or let it print {\"error\": {\"kind\": …, \"message\": …}}.",
+        next: 'Run it by hand with the same input, or let it print {"error": {"kind": …, "message": …}}.',
         ...permission,
       });
     }
@@ -253,14 +288,22 @@ export function openProgram(config: ProgramConfig, run: Transport, timeoutMs: nu
         answer === undefined
           ? "no JSON document"
           : `a JSON document that is not an answer to ${verb}${where === "" ? "" : ` (at ${clean(where, secrets)})`}`;
-      throw new ConnectorError(effects.has(verb) ? "unknown-outcome" : "misconfigured", `${called} printed ${what}.${also}`, {
-        next: "Standard output must hold exactly one JSON document as the connector's page describes it.",
-      });
+      throw new ConnectorError(
+        effects.has(verb) ? "unknown-outcome" : "misconfigured",
+        `${called} printed ${what}.${also}`,
+        {
+          next: "Standard output must hold exactly one JSON document as the connector's page describes it.",
+        },
+      );
     }
     return secretAnswer ? parsed.data : cleanAll(parsed.data, secrets);
   }
 
-  const changed = async (cx: CallContext, verb: "add" | "activate", version: VersionHandle): Promise<Placement | void> => {
+  const changed = async (
+    cx: CallContext,
+    verb: "add" | "activate",
+    version: VersionHandle,
+  ): Promise<Placement | void> => {
     if (!version.hasMaterial) await version.open();
     const { placement } = await ask(cx, verb, changedSchema, { version, withMaterial: true });
     return placement === undefined ? undefined : placementOf(placement);
@@ -300,13 +343,19 @@ export function openProgram(config: ProgramConfig, run: Transport, timeoutMs: nu
     ...(can("add") ? { add: async (cx, version) => changed(cx, "add", version) } : {}),
     ...(can("activate") ? { activate: async (cx, version) => changed(cx, "activate", version) } : {}),
     ...(can("remove")
-      ? { remove: async (cx, version) => void (await ask(cx, "remove", changedSchema, { version, withMaterial: config.recognise === "value" })) }
+      ? {
+          remove: async (cx, version) =>
+            void (await ask(cx, "remove", changedSchema, { version, withMaterial: config.recognise === "value" })),
+        }
       : {}),
-    ...(can("endSessions") ? { endSessions: async (cx, version) => void (await ask(cx, "endSessions", changedSchema, { version })) } : {}),
+    ...(can("endSessions")
+      ? { endSessions: async (cx, version) => void (await ask(cx, "endSessions", changedSchema, { version })) }
+      : {}),
     ...(can("probe")
       ? {
           async probe(cx, version) {
-            if (!version.hasMaterial) return { outcome: "unknown", detail: `The secret part of ${version.id} is not known here.` };
+            if (!version.hasMaterial)
+              return { outcome: "unknown", detail: `The secret part of ${version.id} is not known here.` };
             const { outcome, detail } = await ask(cx, "probe", probeSchema, { version, withMaterial: true });
             return { outcome, detail: detail === "" ? `${called} says ${outcome}.` : clean(detail, []) };
           },
@@ -338,6 +387,10 @@ function placementOf(placement: z.infer<typeof placementSchema>): Placement {
   };
 }
 function takeMaterial(material: z.infer<typeof materialSchema>): Material {
-  if (material.kind === "key") return { kind: "key", privateKey: new Secret(material.privateKey), certificates: material.certificates };
-  return { kind: "secret", value: new Secret("value" in material ? material.value : Buffer.from(material.valueBase64, "base64")) };
+  if (material.kind === "key")
+    return { kind: "key", privateKey: new Secret(material.privateKey), certificates: material.certificates };
+  return {
+    kind: "secret",
+    value: new Secret("value" in material ? material.value : Buffer.from(material.valueBase64, "base64")),
+  };
 }

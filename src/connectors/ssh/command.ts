@@ -14,7 +14,11 @@ export function execTransport(config: SshCommandConfig, system: SshSystem): Tran
         const channel = await new Promise<ClientChannel>((resolve, reject) => {
           client.exec(config.command, { pty: false }, (error, opened) => {
             if (!error) return resolve(opened);
-            reject(new ConnectorError("misconfigured", `${system.host} runs no commands for ${system.user}.`, { permission: "exec over SSH" }));
+            reject(
+              new ConnectorError("misconfigured", `${system.host} runs no commands for ${system.user}.`, {
+                permission: "exec over SSH",
+              }),
+            );
           });
         });
         sent = true;
@@ -23,7 +27,13 @@ export function execTransport(config: SshCommandConfig, system: SshSystem): Tran
     } catch (error) {
       if (!sent || !(error instanceof ConnectorError) || error.kind !== "unavailable") throw error;
       // The connection went away while the command ran: as with a program that was ended, nobody knows what it had done.
-      return { code: null, endedBy: cx.signal.aborted ? "cancelled" : "itself", stdout: Buffer.alloc(0), stderr: Buffer.from("the connection was lost"), cut: false };
+      return {
+        code: null,
+        endedBy: cx.signal.aborted ? "cancelled" : "itself",
+        stdout: Buffer.alloc(0),
+        stderr: Buffer.from("the connection was lost"),
+        cut: false,
+      };
     }
   };
 }

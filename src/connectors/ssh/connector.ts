@@ -3,7 +3,14 @@ import { definePlace, defineSystem } from "../connector.ts";
 import { openProgram, programTraits } from "../shared/program.ts";
 import { execTransport } from "./command.ts";
 import { openKeysFile, openValueFile } from "./file.ts";
-import { sshCommandSchema, sshFileSchema, sshSystemSchema, type SshCommandConfig, type SshFileConfig, type SshSystem } from "./schema.ts";
+import {
+  sshCommandSchema,
+  sshFileSchema,
+  sshSystemSchema,
+  type SshCommandConfig,
+  type SshFileConfig,
+  type SshSystem,
+} from "./schema.ts";
 import { withSsh } from "./session.ts";
 
 export const sshSystem = defineSystem<SshSystem>({
@@ -24,7 +31,10 @@ export const sshFile = definePlace<SshFileConfig, SshSystem>({
   roles: ["verifier", "holder"],
   systemType: "ssh",
   config: sshFileSchema,
-  permissions: ["The sftp subsystem for the sign-in.", "Reading the file and writing in its folder; CAP_CHOWN where the file belongs to another user."],
+  permissions: [
+    "The sftp subsystem for the sign-in.",
+    "Reading the file and writing in its folder; CAP_CHOWN where the file belongs to another user.",
+  ],
   traits: (config) =>
     config.format === "value"
       ? { ...plainTraits, roles: ["holder"], storeCapacity: 1, staging: false, writes: "whole-set", changeMs: 3000 }
@@ -43,7 +53,9 @@ export const sshCommand = definePlace<SshCommandConfig, SshSystem>({
   roles: ["verifier", "holder"],
   systemType: "ssh",
   config: sshCommandSchema,
-  permissions: ["Running the command as the sign-in's user. A `command=` in authorized_keys may confine the key to it."],
+  permissions: [
+    "Running the command as the sign-in's user. A `command=` in authorized_keys may confine the key to it.",
+  ],
   traits: programTraits,
   open(config, system) {
     if (system === undefined) throw new Error("ssh.command was opened without its system.");

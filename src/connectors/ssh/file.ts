@@ -16,7 +16,11 @@ export function openValueFile(config: SshFileConfig, system: SshSystem): Place {
       for (const one of known) {
         if (one.hasMaterial && bytesOf(await one.open()).equals(strip(file.bytes))) version = one.id;
       }
-      return { entries: [{ mark: "value", enabled: true, ...(version === undefined ? {} : { version }) }], current: "value", etag: etagOf(file) };
+      return {
+        entries: [{ mark: "value", enabled: true, ...(version === undefined ? {} : { version }) }],
+        current: "value",
+        etag: etagOf(file),
+      };
     },
     async activate(cx, version): Promise<void> {
       const value = bytesOf(await version.open());
@@ -32,7 +36,9 @@ export function openValueFile(config: SshFileConfig, system: SshSystem): Place {
       if (file === undefined || file.bytes.length === 0) return [];
       const text = strip(file.bytes);
       const isKey = text.includes("PRIVATE KEY-----");
-      const material: Material = isKey ? { kind: "key", privateKey: new Secret(text), certificates: [] } : { kind: "secret", value: new Secret(text) };
+      const material: Material = isKey
+        ? { kind: "key", privateKey: new Secret(text), certificates: [] }
+        : { kind: "secret", value: new Secret(text) };
       return [{ facts: {}, material }];
     },
   };
@@ -46,16 +52,22 @@ export function openKeysFile(config: SshFileConfig, system: SshSystem): Place {
   async function lineOf(version: VersionHandle): Promise<string> {
     const material = await version.open();
     if (material.kind !== "key") {
-      throw new ConnectorError("misconfigured", `${version.id} is no key, and ${config.path} is a list of public keys.`, {
-        next: "Give the credential the kind ssh-key.",
-      });
+      throw new ConnectorError(
+        "misconfigured",
+        `${version.id} is no key, and ${config.path} is a list of public keys.`,
+        {
+          next: "Give the credential the kind ssh-key.",
+        },
+      );
     }
     return publicLine(material.privateKey);
   }
   const linesOf = (file: RemoteFile | undefined): string[] => {
     const text = file?.bytes.toString("utf8") ?? "";
     if (file !== undefined && !Buffer.from(text, "utf8").equals(file.bytes)) {
-      throw new ConnectorError("misconfigured", `${config.path} is not a text file in UTF-8.`, { next: "Check the path." });
+      throw new ConnectorError("misconfigured", `${config.path} is not a text file in UTF-8.`, {
+        next: "Check the path.",
+      });
     }
     return text === "" ? [] : text.replace(/\n$/, "").split("\n");
   };
@@ -89,7 +101,11 @@ export function openKeysFile(config: SshFileConfig, system: SshSystem): Place {
         const found = keyOfLine(line);
         if (found === null) continue;
         const version = ids.get(found.key);
-        entries.set(found.key, { mark: markOf(found.key), enabled: true, ...(version === undefined ? {} : { version }) });
+        entries.set(found.key, {
+          mark: markOf(found.key),
+          enabled: true,
+          ...(version === undefined ? {} : { version }),
+        });
       }
       return { entries: [...entries.values()], etag: etagOf(file) };
     },
@@ -112,4 +128,3 @@ export function openKeysFile(config: SshFileConfig, system: SshSystem): Place {
     },
   };
 }
-

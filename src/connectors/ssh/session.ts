@@ -91,20 +91,37 @@ function toConnectorError(error: Error, system: SshSystem, seen: string | undefi
   const where = `${system.host}:${system.port}`;
   if (seen !== undefined && system.hostKey?.includes(seen) !== true) {
     if (system.hostKey === undefined) {
-      return new ConnectorError("misconfigured", `No host key of ${where} is pinned, so nothing was sent. It showed ${seen}.`, {
-        next: `Compare it with \`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\` on the host, then set hostKey: ${seen}`,
-      });
+      return new ConnectorError(
+        "misconfigured",
+        `No host key of ${where} is pinned, so nothing was sent. It showed ${seen}.`,
+        {
+          next: `Compare it with \`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\` on the host, then set hostKey: ${seen}`,
+        },
+      );
     }
-    return new ConnectorError("misconfigured", `${where} showed the host key ${seen}, which is not the pinned one. Nothing was sent.`, {
-      next: "Somebody may stand between. Pin the new key only when the host's owner confirms it.",
-    });
+    return new ConnectorError(
+      "misconfigured",
+      `${where} showed the host key ${seen}, which is not the pinned one. Nothing was sent.`,
+      {
+        next: "Somebody may stand between. Pin the new key only when the host's owner confirms it.",
+      },
+    );
   }
   if (level === "client-authentication") {
-    return new ConnectorError("misconfigured", `${where} does not let ${system.user} in with the system's key or password.`, {
-      permission: `sign in as ${system.user}`,
-      next: "Check the key's line in authorized_keys on the host, and that sshd allows this way to sign in.",
-    });
+    return new ConnectorError(
+      "misconfigured",
+      `${where} does not let ${system.user} in with the system's key or password.`,
+      {
+        permission: `sign in as ${system.user}`,
+        next: "Check the key's line in authorized_keys on the host, and that sshd allows this way to sign in.",
+      },
+    );
   }
-  const shown = typeof code === "string" && /^[A-Z_]{2,40}$/.test(code) ? ` (${code})` : level === "client-timeout" ? " (no answer)" : "";
+  const shown =
+    typeof code === "string" && /^[A-Z_]{2,40}$/.test(code)
+      ? ` (${code})`
+      : level === "client-timeout"
+        ? " (no answer)"
+        : "";
   return new ConnectorError("unavailable", `${where} could not be reached over SSH${shown}.`);
 }

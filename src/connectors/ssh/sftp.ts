@@ -48,22 +48,35 @@ function toConnectorError(error: unknown, doing: string, path: string, afterWrit
     return new ConnectorError("refused", `The host refused to ${doing} ${path} (SFTP status ${code}).`);
   }
   if (error instanceof Error && /not support|unsupported/i.test(error.message)) {
-    return new ConnectorError("misconfigured", "The host's SFTP server cannot replace a file in one step (posix-rename@openssh.com).", {
-      next: "Use OpenSSH's own SFTP server, or ssh.command.",
-    });
+    return new ConnectorError(
+      "misconfigured",
+      "The host's SFTP server cannot replace a file in one step (posix-rename@openssh.com).",
+      {
+        next: "Use OpenSSH's own SFTP server, or ssh.command.",
+      },
+    );
   }
-  return new ConnectorError(afterWrite ? "unknown-outcome" : "unavailable", `The connection was lost while ${path} was being ${doing === "read" ? "read" : "written"}.`);
+  return new ConnectorError(
+    afterWrite ? "unknown-outcome" : "unavailable",
+    `The connection was lost while ${path} was being ${doing === "read" ? "read" : "written"}.`,
+  );
 }
 
-export async function withSftp<R>(cx: CallContext, system: SshSystem, body: (sftp: SFTPWrapper) => Promise<R>): Promise<R> {
+export async function withSftp<R>(
+  cx: CallContext,
+  system: SshSystem,
+  body: (sftp: SFTPWrapper) => Promise<R>,
+): Promise<R> {
   return withSsh(cx, system, async (client) => {
     const sftp = await new Promise<SFTPWrapper>((resolve, reject) => {
       client.sftp((error, opened) => {
         if (!error) return resolve(opened);
-        reject(new ConnectorError("misconfigured", `${system.host} offers no SFTP to ${system.user}.`, {
-          permission: "the sftp subsystem",
-          next: "Allow it in sshd_config (Subsystem sftp), or use ssh.command.",
-        }));
+        reject(
+          new ConnectorError("misconfigured", `${system.host} offers no SFTP to ${system.user}.`, {
+            permission: "the sftp subsystem",
+            next: "Allow it in sshd_config (Subsystem sftp), or use ssh.command.",
+          }),
+        );
       });
     });
     sftp.on("error", () => undefined);
@@ -77,10 +90,15 @@ export async function readRemote(sftp: SFTPWrapper, path: string): Promise<Remot
   try {
     real = await ask<string>("read", path, (done) => sftp.realpath(path, done as Callback<string | undefined>));
     // OpenSSH answers with the path itself for what is not there.
-    const attributes = await ask<Attributes>("read", path, (done) => sftp.stat(real, done as Callback<Attributes | undefined>));
-    if ((attributes.mode & 0o170_000) !== 0o100_000) throw new ConnectorError("misconfigured", `${path} is not a regular file.`);
+    const attributes = await ask<Attributes>("read", path, (done) =>
+      sftp.stat(real, done as Callback<Attributes | undefined>),
+    );
+    if ((attributes.mode & 0o170_000) !== 0o100_000)
+      throw new ConnectorError("misconfigured", `${path} is not a regular file.`);
     if (attributes.size > maxRemoteFileBytes) {
-      throw new ConnectorError("misconfigured", `${path} is larger than ${maxRemoteFileBytes} bytes.`, { next: "Check the path." });
+      throw new ConnectorError("misconfigured", `${path} is larger than ${maxRemoteFileBytes} bytes.`, {
+        next: "Check the path.",
+      });
     }
     const bytes = await ask<Buffer>("read", path, (done) => sftp.readFile(real, done as Callback<Buffer | undefined>));
     return { path: real, bytes, attributes };
@@ -88,11 +106,15 @@ export async function readRemote(sftp: SFTPWrapper, path: string): Promise<Remot
     if (!(error instanceof NotThere)) throw error;
   }
   try {
-    await ask("read", path, (done: Callback<unknown>) => sftp.stat(posix.dirname(path), done as Callback<Attributes | undefined>));
+    await ask("read", path, (done: Callback<unknown>) =>
+      sftp.stat(posix.dirname(path), done as Callback<Attributes | undefined>),
+    );
     return undefined;
   } catch (error) {
     if (!(error instanceof NotThere)) throw error;
-    throw new ConnectorError("misconfigured", `The folder of ${path} does not exist on the host.`, { next: "Create it, or correct the path." });
+    throw new ConnectorError("misconfigured", `The folder of ${path} does not exist on the host.`, {
+      next: "Create it, or correct the path.",
+    });
   }
 }
 
@@ -117,20 +139,32 @@ export async function replaceRemote(
   await sweep(sftp, folder, posix.basename(target));
   const mode = seen === undefined ? newMode : seen.attributes.mode & 0o7777;
   try {
-    const handle = await ask<Buffer>("write", target, (done) => sftp.open(temporary, "wx", { mode: 0o600 }, done as Callback<Buffer | undefined>));
+    const handle = await ask<Buffer>("write", target, (done) =>
+      sftp.open(temporary, "wx", { mode: 0o600 }, done as Callback<Buffer | undefined>),
+    );
     // Owner before mode: changing the owner clears set-id bits.
     if (seen !== undefined) {
-      const own = await ask<Attributes>("write", target, (done) => sftp.fstat(handle, done as Callback<Attributes | undefined>));
+      const own = await ask<Attributes>("write", target, (done) =>
+        sftp.fstat(handle, done as Callback<Attributes | undefined>),
+      );
       if (own.uid !== seen.attributes.uid || own.gid !== seen.attributes.gid) {
-        await ask("write", target, (done: Callback<unknown>) => sftp.fchown(handle, seen.attributes.uid, seen.attributes.gid, done as (e?: Error | null) => void));
+        await ask("write", target, (done: Callback<unknown>) =>
+          sftp.fchown(handle, seen.attributes.uid, seen.attributes.gid, done as (e?: Error | null) => void),
+        );
       }
     }
     if (content.length > 0) {
-      await ask("write", target, (done: Callback<unknown>) => sftp.write(handle, content, 0, content.length, 0, done as (e?: Error | null) => void));
+      await ask("write", target, (done: Callback<unknown>) =>
+        sftp.write(handle, content, 0, content.length, 0, done as (e?: Error | null) => void),
+      );
     }
-    await ask("write", target, (done: Callback<unknown>) => sftp.fchmod(handle, mode, done as (e?: Error | null) => void));
+    await ask("write", target, (done: Callback<unknown>) =>
+      sftp.fchmod(handle, mode, done as (e?: Error | null) => void),
+    );
     try {
-      await ask("write", target, (done: Callback<unknown>) => sftp.ext_openssh_fsync(handle, done as (e?: Error | null) => void));
+      await ask("write", target, (done: Callback<unknown>) =>
+        sftp.ext_openssh_fsync(handle, done as (e?: Error | null) => void),
+      );
     } catch (error) {
       // Not every server can; the rename is as atomic without it, only less durable.
       if (!(error instanceof ConnectorError) || error.kind !== "misconfigured") throw error;
@@ -138,23 +172,38 @@ export async function replaceRemote(
     await ask("write", target, (done: Callback<unknown>) => sftp.close(handle, done as (e?: Error | null) => void));
     const now = await readRemote(sftp, path);
     if (etagOf(now) !== etagOf(seen)) {
-      throw new ConnectorError("conflict", `${path} was changed by somebody else; nothing was written.`, { next: "It is read again by itself." });
+      throw new ConnectorError("conflict", `${path} was changed by somebody else; nothing was written.`, {
+        next: "It is read again by itself.",
+      });
     }
     if (cx.signal.aborted) throw new ConnectorError("unavailable", `The call was cancelled; ${path} was not changed.`);
   } catch (error) {
-    await ask("write", temporary, (done: Callback<unknown>) => sftp.unlink(temporary, done as (e?: Error | null) => void)).catch(() => undefined);
-    throw error instanceof NotThere ? new ConnectorError("misconfigured", `The folder of ${path} does not exist on the host.`) : error;
+    await ask("write", temporary, (done: Callback<unknown>) =>
+      sftp.unlink(temporary, done as (e?: Error | null) => void),
+    ).catch(() => undefined);
+    throw error instanceof NotThere
+      ? new ConnectorError("misconfigured", `The folder of ${path} does not exist on the host.`)
+      : error;
   }
-  await ask("write", target, (done: Callback<unknown>) => sftp.ext_openssh_rename(temporary, target, done as (e?: Error | null) => void), true);
+  await ask(
+    "write",
+    target,
+    (done: Callback<unknown>) => sftp.ext_openssh_rename(temporary, target, done as (e?: Error | null) => void),
+    true,
+  );
 }
 
 /** What a cut connection left behind holds secrets. The lease on a credential lets nobody else write it meanwhile. */
 async function sweep(sftp: SFTPWrapper, folder: string, name: string): Promise<void> {
   const prefix = `.${name}.keyroll-`;
   // A folder that may be written and not listed: what cannot be found cannot be swept, and the write itself will tell.
-  const list = await ask<readonly FileEntry[] | undefined>("read", folder, (done) => sftp.readdir(folder, done)).catch(() => []);
+  const list = await ask<readonly FileEntry[] | undefined>("read", folder, (done) => sftp.readdir(folder, done)).catch(
+    () => [],
+  );
   for (const { filename } of list ?? []) {
     if (!filename.startsWith(prefix) || !/^[0-9a-f]{16}$/.test(filename.slice(prefix.length))) continue;
-    await ask("write", folder, (done: Callback<unknown>) => sftp.unlink(posix.join(folder, filename), done as (e?: Error | null) => void)).catch(() => undefined);
+    await ask("write", folder, (done: Callback<unknown>) =>
+      sftp.unlink(posix.join(folder, filename), done as (e?: Error | null) => void),
+    ).catch(() => undefined);
   }
 }

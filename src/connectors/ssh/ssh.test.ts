@@ -1,6 +1,16 @@
 import { spawn } from "node:child_process";
 import { createHash, createPrivateKey, generateKeyPairSync } from "node:crypto";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -33,7 +43,15 @@ function context(): CallContext {
   return { now: () => Date.now(), signal: new AbortController().signal, throttle: async () => {}, log: quiet };
 }
 const systemOf = (more: object = {}) =>
-  sshSystem.config.parse({ host: "127.0.0.1", port: server.port, user: server.user, password: server.password, hostKey: server.hostKey, connectTimeout: "5s", ...more });
+  sshSystem.config.parse({
+    host: "127.0.0.1",
+    port: server.port,
+    user: server.user,
+    password: server.password,
+    hostKey: server.hostKey,
+    connectTimeout: "5s",
+    ...more,
+  });
 
 async function failure(run: () => Promise<unknown>): Promise<ConnectorError> {
   try {
@@ -60,11 +78,13 @@ function faults(): NonNullable<PlaceWorld["faults"]> {
     "lost-request": (verb) => on(target(verb), "lose-request"),
     "lost-answer": (verb) => on(target(verb), "lose-answer"),
     garbage: (verb) => on(target(verb), "garble"),
-    denied: (verb) => on(verb === "observe" ? /^REALPATH$/ : /^CREATE$/, "deny", verb === "observe" ? "read" : "write in the folder"),
+    denied: (verb) =>
+      on(verb === "observe" ? /^REALPATH$/ : /^CREATE$/, "deny", verb === "observe" ? "read" : "write in the folder"),
   };
 }
 const cannot = {
-  "throttling is reported as throttled and changes nothing": "SSH has no such answer: a server with too many sign-ins closes the connection",
+  "throttling is reported as throttled and changes nothing":
+    "SSH has no such answer: a server with too many sign-ins closes the connection",
 } as const;
 
 function valueWorld(): PlaceWorld {
@@ -83,7 +103,11 @@ function valueWorld(): PlaceWorld {
       const present: string[] = [];
       for (const version of known) if (await holds(version)) present.push(version.id);
       const foreign = readdirSync(folder).filter((name) => name.startsWith(`value-${path.split("-").at(-1)}.`));
-      return { present, current: present[0] ?? null, foreign: foreign.map((name) => name + readFileSync(join(folder, name), "utf8")) };
+      return {
+        present,
+        current: present[0] ?? null,
+        foreign: foreign.map((name) => name + readFileSync(join(folder, name), "utf8")),
+      };
     },
     consumer: holds,
     meddle: {
@@ -94,14 +118,30 @@ function valueWorld(): PlaceWorld {
     faults: faults(),
   };
 }
-placeContract({ runner: { describe, it }, name: "ssh.file with a value", connector: sshFile, config: { path: "/x/y" }, makeWorld: valueWorld, cannot });
+placeContract({
+  runner: { describe, it },
+  name: "ssh.file with a value",
+  connector: sshFile,
+  config: { path: "/x/y" },
+  makeWorld: valueWorld,
+  cannot,
+});
 
 function keysWorld(): PlaceWorld {
   const path = join(folder, `keys-${++worlds}`);
-  const config = sshFile.config.parse({ path, format: "authorized_keys", options: 'restrict,command="echo ssh-rsa AAAA"' });
+  const config = sshFile.config.parse({
+    path,
+    format: "authorized_keys",
+    options: 'restrict,command="echo ssh-rsa AAAA"',
+  });
   const made = new Map<number, VersionHandle>();
   const theirs = `from="10.0.0.0/8" ${publicLine(new Secret(pemOf()))} theirs`;
-  const lines = (): string[] => (existsSync(path) ? readFileSync(path, "utf8").split("\n").filter((line) => line !== "") : []);
+  const lines = (): string[] =>
+    existsSync(path)
+      ? readFileSync(path, "utf8")
+          .split("\n")
+          .filter((line) => line !== "")
+      : [];
   const write = (all: readonly string[]): void => writeFileSync(path, all.map((line) => `${line}\n`).join(""));
   const blobOf = async (version: VersionHandle): Promise<string> => {
     const material = await version.open();
@@ -116,7 +156,8 @@ function keysWorld(): PlaceWorld {
   return {
     open: () => sshFile.open(config, systemOf()),
     version(n) {
-      const kept = made.get(n) ?? versionOf(`login-key#${n}`, { kind: "key", privateKey: new Secret(pemOf()), certificates: [] });
+      const kept =
+        made.get(n) ?? versionOf(`login-key#${n}`, { kind: "key", privateKey: new Secret(pemOf()), certificates: [] });
       made.set(n, kept);
       return kept;
     },
@@ -143,7 +184,9 @@ function keysWorld(): PlaceWorld {
 }
 /** RSA keys are slow to make, and elliptic ones are what the independent reader here also takes. */
 function pemOf(): string {
-  return generateKeyPairSync("ec", { namedCurve: "prime256v1" }).privateKey.export({ type: "pkcs8", format: "pem" }).toString();
+  return generateKeyPairSync("ec", { namedCurve: "prime256v1" })
+    .privateKey.export({ type: "pkcs8", format: "pem" })
+    .toString();
 }
 /** The SSH library reads SEC1 and not PKCS#8. */
 function ssh1(pem: string): string {
@@ -174,18 +217,29 @@ describe("publicLine", () => {
   it("of Ed25519 is the type and the 32 bytes of RFC 8709", () => {
     const { privateKey, publicKey } = generateKeyPairSync("ed25519");
     const raw = publicKey.export({ type: "spki", format: "der" }).subarray(-32);
-    const expected = Buffer.concat([Buffer.from([0, 0, 0, 11]), Buffer.from("ssh-ed25519"), Buffer.from([0, 0, 0, 32]), raw]);
-    expect(publicLine(new Secret(privateKey.export({ type: "pkcs8", format: "pem" }).toString()))).toBe(`ssh-ed25519 ${expected.toString("base64")}`);
+    const expected = Buffer.concat([
+      Buffer.from([0, 0, 0, 11]),
+      Buffer.from("ssh-ed25519"),
+      Buffer.from([0, 0, 0, 32]),
+      raw,
+    ]);
+    expect(publicLine(new Secret(privateKey.export({ type: "pkcs8", format: "pem" }).toString()))).toBe(
+      `ssh-ed25519 ${expected.toString("base64")}`,
+    );
   });
   it("is found again behind options that look like keys, and in no comment", () => {
-    expect(keyOfLine('command="ssh-rsa x",restrict ssh-ed25519 AAAAC3Nz someone else')).toEqual({ key: "ssh-ed25519 AAAAC3Nz", comment: "someone else" });
+    expect(keyOfLine('command="ssh-rsa x",restrict ssh-ed25519 AAAAC3Nz someone else')).toEqual({
+      key: "ssh-ed25519 AAAAC3Nz",
+      comment: "someone else",
+    });
     expect(keyOfLine("ecdsa-sha2-nistp256 AAAAE2Vj")).toEqual({ key: "ecdsa-sha2-nistp256 AAAAE2Vj", comment: "" });
     for (const line of ["", "  ", "# ssh-rsa AAAAB3", "nonsense"]) expect(keyOfLine(line)).toBeNull();
   });
 });
 
 describe("the sign-in", () => {
-  const check = async (more: object): Promise<ConnectorError> => failure(async () => sshSystem.check?.(context(), systemOf(more)));
+  const check = async (more: object): Promise<ConnectorError> =>
+    failure(async () => sshSystem.check?.(context(), systemOf(more)));
   it("sends nothing without a pinned host key, and tells the one that it saw", async () => {
     let attempts = 0;
     const before = server.onRequest;
@@ -250,7 +304,13 @@ describe("ssh.file", () => {
 });
 
 const program = fileURLToPath(new URL("../../../test/support/program-place.ts", import.meta.url));
-const programConfig = { command: "keyroll-place", timeout: "1500ms", verbs: ["add", "remove", "probe"], recognise: "value", traits: { capacity: 100 } };
+const programConfig = {
+  command: "keyroll-place",
+  timeout: "1500ms",
+  verbs: ["add", "remove", "probe"],
+  recognise: "value",
+  traits: { capacity: 100 },
+};
 
 describe("ssh.command", () => {
   it("carries the protocol: the secret on standard input, the answer back, a lost connection as an unknown outcome", async () => {
@@ -275,10 +335,17 @@ describe("ssh.command", () => {
     const known = [versions(1), versions(2)];
     expect((await place.observe(context(), known)).entries).toEqual([]);
     expect(await place.add?.(context(), versions(1))).toEqual({ slot: "over-ssh#1" });
-    expect((await place.observe(context(), known)).entries).toEqual([{ mark: "over-ssh#1", enabled: true, version: "over-ssh#1" }]);
+    expect((await place.observe(context(), known)).entries).toEqual([
+      { mark: "over-ssh#1", enabled: true, version: "over-ssh#1" },
+    ]);
     expect((await place.probe?.(context(), versions(1)))?.outcome).toBe("accepted");
     expect((await place.probe?.(context(), versions(2)))?.outcome).toBe("refused");
-    for (const [fault, kind] of [["lost-answer", "unknown-outcome"], ["denied", "misconfigured"], ["throttled", "throttled"], ["flood", "unknown-outcome"]] as const) {
+    for (const [fault, kind] of [
+      ["lost-answer", "unknown-outcome"],
+      ["denied", "misconfigured"],
+      ["throttled", "throttled"],
+      ["flood", "unknown-outcome"],
+    ] as const) {
       writeFileSync(faultPath, fault);
       const error = await failure(async () => place.add?.(context(), versions(2)));
       expect([fault, error.kind]).toEqual([fault, kind]);
