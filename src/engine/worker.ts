@@ -76,6 +76,8 @@ export async function workOn(
   owner: string,
   rotation: string,
   signal?: AbortSignal,
+  /** What to do with the lease when a turn ends with an error. Default: it is left to run out, as when the process dies. */
+  failed?: (lease: Lease, error: unknown) => Promise<void>,
 ): Promise<TurnResult | "busy" | "fenced"> {
   const lease = await deps.store.acquireLease(rotation, owner, deps.options.leaseMs);
   if (lease === null) return "busy";
@@ -86,7 +88,10 @@ export async function workOn(
       result = await reconcile(deps, held, signal);
     } while (result === "again");
   } catch (error) {
-    if (!(error instanceof FencedOff)) throw error;
+    if (!(error instanceof FencedOff)) {
+      await failed?.(held.lease, error);
+      throw error;
+    }
     result = "fenced";
   } finally {
     held.stop();
@@ -111,12 +116,7 @@ export async function startWorker(deps: EngineDeps, options: WorkerOptions = {})
   const worker = await deps.store.work(
     async (rotation) => {
       if (stopping.signal.aborted) return;
-      try {
-        await workOn(deps, id, rotation, stopping.signal);
-      } catch (error) {
-        if (stopping.signal.aborted) return;
-        await giveUpInTime(deps, id, rotation, error);
-      }
+      await workOn(deps, id, rotation, stopping.signal, (lease, error) => giveUpInTime(deps, id, lease, error));
     },
     {
       ...(options.concurrency === undefined ? {} : { concurrency: options.concurrency }),
@@ -137,22 +137,19 @@ export async function startWorker(deps: EngineDeps, options: WorkerOptions = {})
 /**
  * Errors that no connector explains: the database (it will come back, so only wait) or a mistake in Keyroll (bounded, then a person is asked).
  */
-async function giveUpInTime(deps: EngineDeps, owner: string, rotation: string, error: unknown): Promise<void> {
-  deps.log.warn("A turn ended with an error that is not a connector's.", { rotation, error: nameOf(error) });
-  if (error instanceof StoreError) throw error;
-  const lease = await deps.store.acquireLease(rotation, owner, deps.options.leaseMs);
-  if (lease === null) return;
+async function giveUpInTime(deps: EngineDeps, owner: string, lease: Lease, error: unknown): Promise<void> {
+  if (error instanceof StoreError) return;
   await deps.store.fenced(lease, async (tx) => {
-    const row = await tx.rotations.get(rotation);
+    const row = await tx.rotations.get(lease.rotation);
     if (row === undefined) return;
     const attempts = row.attempts + 1;
     if (attempts > deps.options.maxAttempts) {
       const reason = `Keyroll failed ${attempts} times in a row in a way that is its own mistake (${nameOf(error)}). Please report it; resume to try again.`;
-      await tx.rotations.update(rotation, { status: "halted", reason, waitingFor: null, nextWakeAtMs: null });
+      await tx.rotations.update(row.id, { status: "halted", reason, waitingFor: null, nextWakeAtMs: null });
       await deps.journal.append(tx, [
         {
           actor: `worker:${owner}`,
-          rotation,
+          rotation: row.id,
           credential: row.credential,
           kind: "rotation",
           payload: { status: "halted", text: reason },
@@ -160,9 +157,9 @@ async function giveUpInTime(deps: EngineDeps, owner: string, rotation: string, e
       ]);
       return;
     }
-    const at = (await deps.nowMs()) + 1000 * 2 ** attempts;
-    await tx.rotations.update(rotation, { attempts, nextWakeAtMs: at });
-    await tx.enqueue(rotation, at);
+    const at = (await deps.nowMs()) + 500 * 2 ** attempts;
+    await tx.rotations.update(row.id, { attempts, nextWakeAtMs: at });
+    await tx.enqueue(row.id, at);
   });
   await deps.store.releaseLease(lease);
 }

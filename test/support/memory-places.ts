@@ -127,6 +127,8 @@ export class MemoryWorld {
   /** Everything that was ever issued, by tag. */
   readonly issued = new Map<string, string>();
   readonly #presents = new Map<string, readonly string[]>();
+  /** Issued versions say which version signed them. */
+  signLeaves = false;
   /** Called before every verb, for tests that act in between. */
   onCall: ((call: Call) => void | Promise<void>) | null = null;
 
@@ -299,9 +301,11 @@ export class MemoryWorld {
     if (left <= 0) list!.shift();
     else fault.times = left;
     const fails = (kind: FailureKind, message: string): ConnectorError =>
-      new ConnectorError(kind, `${place}: ${message}${secret === null ? "" : ` (${secret})`}`, {
-        ...(fault.retryAfterMs === undefined ? {} : { retryAfterMs: fault.retryAfterMs }),
-      });
+      new ConnectorError(
+        kind,
+        `${place}: ${message}${secret === null ? "" : ` (${secret})`}`,
+        fault.retryAfterMs === undefined ? {} : { retryAfterMs: fault.retryAfterMs },
+      );
     switch (fault.kind) {
       case "throttled":
         throw fails("throttled", "too many requests.");
@@ -352,7 +356,8 @@ export class MemoryWorld {
         await this.call(cx, "issuer", "issue", null, null, (): Issued => {
           if (intent.minted === undefined) throw new ConnectorError("misconfigured", "Nothing was minted.");
           this.issued.set(intent.tag, intent.id);
-          return { facts: {}, material: intent.minted };
+          const signedBy = this.signLeaves ? intent.signer?.facts.fingerprint : undefined;
+          return { facts: signedBy === undefined ? {} : { signedBy }, material: intent.minted };
         }),
     };
   }
