@@ -8,7 +8,10 @@ function run(env: NodeJS.ProcessEnv): { signal: NodeJS.Signals | null; out: stri
   const script = `
     const { crashPoint } = await import(${JSON.stringify(new URL("./crash.ts", import.meta.url).href)});
     for (const name of ["a", "b:c", "a", "b:c", "a"]) { process.stdout.write(name + " "); crashPoint(name); }`;
-  const { signal, stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", script], { env: { PATH: process.env["PATH"], ...env }, encoding: "utf8" });
+  const { signal, stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+    env: { PATH: process.env["PATH"], ...env },
+    encoding: "utf8",
+  });
   return { signal, out: stdout.trim() };
 }
 

@@ -3,7 +3,16 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { withStore, type TestStore } from "../../test/support/store.ts";
 import type { Json } from "../store/store.ts";
-import { canonical, checkpointFile, openJournal, parseAnchor, verifyExport, type Anchor, type Journal, type JournalRecord } from "./journal.ts";
+import {
+  canonical,
+  checkpointFile,
+  openJournal,
+  parseAnchor,
+  verifyExport,
+  type Anchor,
+  type Journal,
+  type JournalRecord,
+} from "./journal.ts";
 import { openSealer } from "./seal.ts";
 
 const note = (text: string): JournalRecord => ({ kind: "note", actor: "person:alice", payload: { text } });
@@ -33,7 +42,9 @@ describe("the journal", () => {
   test("numbers have no gaps, and the chain is one line, with several writers at once", async () => {
     const other = await t.again();
     const second = openJournal(other, await openSealer(other, { env: {} }));
-    await Promise.all(Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? journal : second).note(note(`at once ${i}`))));
+    await Promise.all(
+      Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? journal : second).note(note(`at once ${i}`))),
+    );
     // A transaction that fails takes its number back.
     await expect(
       t.store.transaction(async (tx) => {
@@ -42,7 +53,9 @@ describe("the journal", () => {
       }),
     ).rejects.toThrow("crash");
     await t.store.transaction((tx) => journal.append(tx, [note("one"), note("two"), note("three")]));
-    expect((await t.store.journal.page(0, 100)).map((row) => row.seq)).toEqual(Array.from({ length: 43 }, (_, i) => i + 1));
+    expect((await t.store.journal.page(0, 100)).map((row) => row.seq)).toEqual(
+      Array.from({ length: 43 }, (_, i) => i + 1),
+    );
     expect(await journal.verify()).toMatchObject({ ok: true, records: 43 });
   });
 
@@ -54,11 +67,15 @@ describe("the journal", () => {
 
   test("an effect has an intent and one outcome; intents without one are found", async () => {
     const record = { actor: "worker:1", rotation: "r-effects", credential: "c", payload: { action: "trust" } };
-    const [first, second] = await t.store.transaction(async (tx) => [await journal.intent(tx, record), await journal.intent(tx, record)] as const);
+    const [first, second] = await t.store.transaction(
+      async (tx) => [await journal.intent(tx, record), await journal.intent(tx, record)] as const,
+    );
     expect((await journal.openIntents(t.store, "r-effects")).map((row) => row.effect)).toEqual([first, second]);
     await t.store.transaction((tx) => journal.outcome(tx, first, "done", record));
     expect((await journal.openIntents(t.store, "r-effects")).map((row) => row.effect)).toEqual([second]);
-    await expect(t.store.transaction((tx) => journal.outcome(tx, first, "failed", record))).rejects.toThrow(/journal_outcome/);
+    await expect(t.store.transaction((tx) => journal.outcome(tx, first, "failed", record))).rejects.toThrow(
+      /journal_outcome/,
+    );
     expect(await t.store.journal.list({ rotation: "r-effects", kinds: ["outcome"] })).toMatchObject([
       { effect: first, payload: { outcome: "done", detail: { action: "trust" } } },
     ]);
@@ -67,17 +84,23 @@ describe("the journal", () => {
 
   test("every payload that can be written verifies", async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.jsonValue({ stringUnit: "binary" }), { minLength: 1, maxLength: 20 }), async (payloads) => {
-        await t.store.transaction((tx) =>
-          journal.append(
-            tx,
-            payloads.map((payload) => ({ ...note(""), payload: payload as Json })),
-          ),
-        );
-      }),
+      fc.asyncProperty(
+        fc.array(fc.jsonValue({ stringUnit: "binary" }), { minLength: 1, maxLength: 20 }),
+        async (payloads) => {
+          await t.store.transaction((tx) =>
+            journal.append(
+              tx,
+              payloads.map((payload) => ({ ...note(""), payload: payload as Json })),
+            ),
+          );
+        },
+      ),
       { numRuns: 20 },
     );
-    await journal.note({ ...note(""), payload: { "nul \u0000": "\ud800", big: 1e300, tiny: 5e-324, gone: undefined, "": [null, -0] } });
+    await journal.note({
+      ...note(""),
+      payload: { "nul \u0000": "\ud800", big: 1e300, tiny: 5e-324, gone: undefined, "": [null, -0] },
+    });
     expect(await journal.verify()).toMatchObject({ ok: true });
   });
 
@@ -94,14 +117,34 @@ describe("the journal", () => {
 
 describe("tampering is found, and where", () => {
   const cases: readonly [string, readonly string[], object][] = [
-    ["a payload is changed", [`update keyroll.journal set payload = '{"text": "nothing"}' where seq = 5`], { seq: 5, problem: "changed" }],
-    ["an actor is changed", ["update keyroll.journal set actor = 'person:bob' where seq = 5"], { seq: 5, problem: "changed" }],
-    ["a time is changed", ["update keyroll.journal set at = at - interval '1 day' where seq = 5"], { seq: 5, problem: "changed" }],
-    ["an effect is added to it", ["update keyroll.journal set effect = 'x' where seq = 5"], { seq: 5, problem: "changed" }],
+    [
+      "a payload is changed",
+      [`update keyroll.journal set payload = '{"text": "nothing"}' where seq = 5`],
+      { seq: 5, problem: "changed" },
+    ],
+    [
+      "an actor is changed",
+      ["update keyroll.journal set actor = 'person:bob' where seq = 5"],
+      { seq: 5, problem: "changed" },
+    ],
+    [
+      "a time is changed",
+      ["update keyroll.journal set at = at - interval '1 day' where seq = 5"],
+      { seq: 5, problem: "changed" },
+    ],
+    [
+      "an effect is added to it",
+      ["update keyroll.journal set effect = 'x' where seq = 5"],
+      { seq: 5, problem: "changed" },
+    ],
     ["a record is deleted", ["delete from keyroll.journal where seq = 4"], { seq: 4, problem: "missing" }],
     [
       "a record is deleted and the rest moved up",
-      ["delete from keyroll.journal where seq = 4", "update keyroll.journal set seq = seq - 1000 where seq > 4", "update keyroll.journal set seq = seq + 999 where seq < 0"],
+      [
+        "delete from keyroll.journal where seq = 4",
+        "update keyroll.journal set seq = seq - 1000 where seq > 4",
+        "update keyroll.journal set seq = seq + 999 where seq < 0",
+      ],
       { seq: 4, problem: "changed" },
     ],
     [
@@ -134,7 +177,10 @@ describe("tampering is found, and where", () => {
     ["everything is cut off", ["delete from keyroll.journal"], { seq: 1, problem: "truncated" }],
     [
       "the end is cut off, and the head set back to fit",
-      ["delete from keyroll.journal where seq > 7", "update keyroll.journal_head set (seq, hash) = (select seq, hash from keyroll.journal where seq = 7)"],
+      [
+        "delete from keyroll.journal where seq > 7",
+        "update keyroll.journal_head set (seq, hash) = (select seq, hash from keyroll.journal where seq = 7)",
+      ],
       { seq: 8, problem: "truncated", detail: expect.stringContaining("checkpoint") },
     ],
     [
@@ -176,7 +222,12 @@ describe("tampering is found, and where", () => {
     );
     rmSync(checkpointFile(t.store.dataDir), { force: true });
     expect(await journal.verify()).toMatchObject({ ok: true, records: 7 });
-    expect(await journal.verify([anchor])).toMatchObject({ ok: false, seq: 8, problem: "truncated", detail: expect.stringContaining("anchor") });
+    expect(await journal.verify([anchor])).toMatchObject({
+      ok: false,
+      seq: 8,
+      problem: "truncated",
+      detail: expect.stringContaining("anchor"),
+    });
     await t[Symbol.asyncDispose]();
   });
 
@@ -192,7 +243,10 @@ describe("tampering is found, and where", () => {
     writeFileSync(checkpointFile(t.store.dataDir), JSON.stringify(forged));
     expect(await journal.verify()).toMatchObject({ ok: false, problem: "bad-anchor" });
     writeFileSync(checkpointFile(t.store.dataDir), "{");
-    await expect(journal.verify()).rejects.toMatchObject({ code: "tampered", message: expect.stringContaining("journal.checkpoint") });
+    await expect(journal.verify()).rejects.toMatchObject({
+      code: "tampered",
+      message: expect.stringContaining("journal.checkpoint"),
+    });
     await t[Symbol.asyncDispose]();
   });
 });
@@ -234,9 +288,15 @@ describe("an export", () => {
   test("of another installation, or from before an anchor: refused", async () => {
     const other = await fresh(1);
     const theirs = await other.journal.anchor();
-    expect(await verifyExport(lines, { publicKey: theirs.publicKey })).toMatchObject({ ok: false, detail: expect.stringContaining("another installation") });
+    expect(await verifyExport(lines, { publicKey: theirs.publicKey })).toMatchObject({
+      ok: false,
+      detail: expect.stringContaining("another installation"),
+    });
     await journal.note(note("later"));
-    expect(await verifyExport(lines, { anchors: [await journal.anchor()] })).toMatchObject({ ok: false, detail: expect.stringContaining("record 11") });
+    expect(await verifyExport(lines, { anchors: [await journal.anchor()] })).toMatchObject({
+      ok: false,
+      detail: expect.stringContaining("record 11"),
+    });
     await other.t[Symbol.asyncDispose]();
   });
 });

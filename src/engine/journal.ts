@@ -39,14 +39,14 @@ export interface JournalRecord {
   readonly payload: Json;
 }
 
-export interface EffectRecord {
+interface EffectRecord {
   readonly actor: string;
   readonly rotation: string;
   readonly credential: string;
   readonly payload: Json;
 }
 
-export type EffectOutcome = "done" | "failed" | "unknown";
+type EffectOutcome = "done" | "failed" | "unknown";
 
 /** A point that the chain must still go through. Keep it elsewhere; it holds nothing secret. */
 export interface Anchor {
@@ -60,7 +60,7 @@ export interface Anchor {
   readonly signature: string;
 }
 
-export type Tampering =
+type Tampering =
   /** The record's content is not what was hashed, or it was inserted by somebody without the key. */
   | "changed"
   /** A number is missing. */

@@ -6,8 +6,9 @@
  * database keeps only the identity of the current one.
  */
 import { createHmac, randomBytes } from "node:crypto";
-import { linkSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { folderError, writeOnce } from "../store/files.ts";
 import { StoreError, type Queries } from "../store/store.ts";
 
 export interface Kek {
@@ -37,7 +38,7 @@ const keyBytes = 32;
 export const kekFile = (dataDir: string): string => join(dataDir, "kek");
 export const nextKekFile = (dataDir: string): string => join(dataDir, "kek.next");
 
-export function kekOf(key: Buffer, origin: string): Kek {
+function kekOf(key: Buffer, origin: string): Kek {
   return {
     id: createHmac("sha256", key).update("keyroll key-encryption key id").digest("hex").slice(0, 32),
     key,
@@ -132,21 +133,13 @@ export function finishFileRoll(dataDir: string, currentId: string): void {
     renameSync(nextKekFile(dataDir), kekFile(dataDir));
   } catch (error) {
     // Another process did it at the same moment.
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw fileError(error, nextKekFile(dataDir));
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw folderError(error, nextKekFile(dataDir));
   }
 }
 
-/** Makes a new key in a 0600 file, whole or not at all; where one is there already, gives that one. */
+/** Makes a new key in a 0600 file; where one is there already, gives that one. */
 export function createKekFile(path: string): Kek {
-  const draft = `${path}.${randomBytes(4).toString("hex")}`;
-  try {
-    writeFileSync(draft, `${randomBytes(keyBytes).toString("base64")}\n`, { mode: 0o600, flush: true });
-    linkSync(draft, path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw fileError(error, path);
-  } finally {
-    rmSync(draft, { force: true });
-  }
+  writeOnce(path, `${randomBytes(keyBytes).toString("base64")}\n`);
   const kek = readKekFile(path);
   if (kek === null) throw new StoreError("permission", `${path} vanished while it was made`);
   return kek;
@@ -173,7 +166,7 @@ function readKekFile(path: string): Kek | null {
     return parseKek(readFileSync(path, "utf8"), path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw fileError(error, path);
+    throw folderError(error, path);
   }
 }
 
@@ -189,19 +182,4 @@ function parseKek(text: string, origin: string): Kek {
     );
   }
   return kekOf(key, origin);
-}
-
-function fileError(error: unknown, path: string): unknown {
-  if (error instanceof StoreError) return error;
-  const code = (error as NodeJS.ErrnoException).code;
-  if (code === "ENOSPC" || code === "EDQUOT")
-    return new StoreError("disk-full", `the disk that holds ${path} is full`, "free some space");
-  if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
-    return new StoreError(
-      "permission",
-      `no permission for ${path} (${code})`,
-      "run as the user that owns the data folder",
-    );
-  }
-  return error;
 }

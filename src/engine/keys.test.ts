@@ -14,7 +14,8 @@ const label = (i: number) => ({ owner: "c", version: `c#${i}`, purpose: "materia
 async function fill(t: TestStore): Promise<Sealer> {
   const sealer = await openSealer(t.store, { env: {} });
   await t.store.transaction(async (tx) => {
-    for (let i = 0; i < count; i++) await sealer.seal(tx, label(i), { kind: "secret", value: new Secret(`value ${i}`) });
+    for (let i = 0; i < count; i++)
+      await sealer.seal(tx, label(i), { kind: "secret", value: new Secret(`value ${i}`) });
   });
   return sealer;
 }
@@ -39,7 +40,12 @@ describe("rolling the key-encryption key", () => {
       onProgress: ({ done, total }) => progress.push(done / total),
       onSwitch: async (_tx, from, to) => void switched.push([from, to]),
     });
-    expect(result).toEqual({ from: before.current, to: expect.not.stringMatching(before.current), rewrapped: count + 3, next: null });
+    expect(result).toEqual({
+      from: before.current,
+      to: expect.not.stringMatching(before.current),
+      rewrapped: count + 3,
+      next: null,
+    });
     expect(switched).toEqual([[before.current, result.to]]);
     expect(progress.at(-1)).toBe(1);
     expect(await kekStatus(t.store, { env: {} })).toEqual({
@@ -74,39 +80,46 @@ describe("rolling the key-encryption key", () => {
     expect((await kekStatus(t.store, { env: {} })).recordsByKek).toEqual({ [to]: count + 4 });
   });
 
-  test.each([["kek.next-written"], ["kek.switched"], ["kek.batch"], ["kek.batch:3"], ["kek.rewrapped"], ["kek.settled"], ["kek.done"]])(
-    "killed at %s, nothing is lost and the next run ends it",
-    async (point) => {
-      await using t = await withStore();
-      await fill(t);
-      const { current: old } = await kekStatus(t.store, { env: {} });
-      const script = `
+  test.each([
+    ["kek.next-written"],
+    ["kek.switched"],
+    ["kek.batch"],
+    ["kek.batch:3"],
+    ["kek.rewrapped"],
+    ["kek.settled"],
+    ["kek.done"],
+  ])("killed at %s, nothing is lost and the next run ends it", async (point) => {
+    await using t = await withStore();
+    await fill(t);
+    const { current: old } = await kekStatus(t.store, { env: {} });
+    const script = `
         const { openStore } = await import(${JSON.stringify(new URL("../store/open.ts", import.meta.url).href)});
         const { rollKek } = await import(${JSON.stringify(new URL("./keys.ts", import.meta.url).href)});
         const store = await openStore({ dataDir: process.argv[1], databaseUrl: null, database: process.argv[2] });
         await rollKek(store, { batch: 5 });
         process.exit(7);`;
-      const { KEYROLL_KEK: _kek, ...env } = process.env;
-      const run = spawnSync(process.execPath, ["--input-type=module", "-e", script, t.dataDir, t.database], {
-        env: { ...env, KEYROLL_CRASH_AT: point },
-        encoding: "utf8",
-      });
-      expect([run.signal, run.stderr]).toEqual(["SIGKILL", ""]);
+    const { KEYROLL_KEK: _kek, ...env } = process.env;
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", script, t.dataDir, t.database], {
+      env: { ...env, KEYROLL_CRASH_AT: point },
+      encoding: "utf8",
+    });
+    expect([run.signal, run.stderr]).toEqual(["SIGKILL", ""]);
 
-      // Everything opens right after the crash, and new records can be sealed.
-      const sealer = await openSealer(t.store, { env: {} });
-      await expectWhole(t, sealer);
-      await t.store.transaction((tx) => sealer.seal(tx, label(60), { kind: "secret", value: new Secret("between") }));
+    // Everything opens right after the crash, and new records can be sealed.
+    const sealer = await openSealer(t.store, { env: {} });
+    await expectWhole(t, sealer);
+    await t.store.transaction((tx) => sealer.seal(tx, label(60), { kind: "secret", value: new Secret("between") }));
 
-      const finished = (await kekStatus(t.store, { env: {} })).previous === null && (await kekStatus(t.store, { env: {} })).current !== old;
-      if (!finished) await rollKek(t.store, { env: {} });
-      const after = await kekStatus(t.store, { env: {} });
-      expect(after.current).not.toBe(old);
-      expect(after).toMatchObject({ previous: null, recordsByKek: { [after.current]: count + 4 } });
-      expect(existsSync(nextKekFile(t.store.dataDir))).toBe(false);
-      await expectWhole(t, await openSealer(t.store, { env: {} }));
-    },
-  );
+    const finished =
+      (await kekStatus(t.store, { env: {} })).previous === null &&
+      (await kekStatus(t.store, { env: {} })).current !== old;
+    if (!finished) await rollKek(t.store, { env: {} });
+    const after = await kekStatus(t.store, { env: {} });
+    expect(after.current).not.toBe(old);
+    expect(after).toMatchObject({ previous: null, recordsByKek: { [after.current]: count + 4 } });
+    expect(existsSync(nextKekFile(t.store.dataDir))).toBe(false);
+    await expectWhole(t, await openSealer(t.store, { env: {} }));
+  });
 
   test("a key from the environment is rolled with the next one beside it", async () => {
     await using t = await withStore();
@@ -117,7 +130,9 @@ describe("rolling the key-encryption key", () => {
       code: "misconfigured",
       next: expect.stringContaining("KEYROLL_KEK_NEXT"),
     });
-    await expect(rollKek(t.store, { env: { KEYROLL_KEK: first, KEYROLL_KEK_NEXT: first } })).rejects.toMatchObject({ code: "misconfigured" });
+    await expect(rollKek(t.store, { env: { KEYROLL_KEK: first, KEYROLL_KEK_NEXT: first } })).rejects.toMatchObject({
+      code: "misconfigured",
+    });
     const result = await rollKek(t.store, { env: { KEYROLL_KEK: first, KEYROLL_KEK_NEXT: second } });
     expect(result.next).toContain("set KEYROLL_KEK to the new key");
     const after = await openSealer(t.store, { env: { KEYROLL_KEK: second } });

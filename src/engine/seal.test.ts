@@ -11,7 +11,9 @@ const canary = "CANARY-7f3e9a-päßwörd";
 const secret = (value: string): Material => ({ kind: "secret", value: new Secret(value) });
 function plain(material: Material | null): unknown {
   if (material === null) return null;
-  return material.kind === "secret" ? material.value.reveal() : [material.privateKey.reveal(), ...material.certificates];
+  return material.kind === "secret"
+    ? material.value.reveal()
+    : [material.privateKey.reveal(), ...material.certificates];
 }
 
 describe("sealing", () => {
@@ -29,7 +31,11 @@ describe("sealing", () => {
 
   test("what goes in comes out, in another process too; what is destroyed is gone", async () => {
     await seal("db#1", secret(canary));
-    await seal("db#2", { kind: "key", privateKey: new Secret(randomBytes(100)), certificates: ["-----A-----\n", "-----B-----\n"] });
+    await seal("db#2", {
+      kind: "key",
+      privateKey: new Secret(randomBytes(100)),
+      certificates: ["-----A-----\n", "-----B-----\n"],
+    });
     expect(plain(await open("db#1"))).toBe(canary);
     const other = await openSealer(await t.again(), { env: {} });
     expect(plain(await open("db#1", other))).toBe(canary);
@@ -63,9 +69,16 @@ describe("sealing", () => {
     );
     expect(tables.length).toBeGreaterThan(15);
     const bytes = Buffer.from(canary, "utf8");
-    const shapes = [canary, bytes.toString("hex"), bytes.toString("base64").slice(0, 20), JSON.stringify(canary).slice(1, -1)];
+    const shapes = [
+      canary,
+      bytes.toString("hex"),
+      bytes.toString("base64").slice(0, 20),
+      JSON.stringify(canary).slice(1, -1),
+    ];
     for (const { name } of tables) {
-      const dump = (await t.sql<{ row: string }>(`select t::text as row from ${name} t`)).map((row) => row.row).join("\n");
+      const dump = (await t.sql<{ row: string }>(`select t::text as row from ${name} t`))
+        .map((row) => row.row)
+        .join("\n");
       for (const shape of shapes) expect(dump.includes(shape), `${name} holds the canary`).toBe(false);
     }
   });
@@ -85,7 +98,8 @@ describe("sealing", () => {
       expect(plain(await open("db#20"))).toBe("a");
     };
     for (const column of ["blob", "wrapped_key"]) {
-      for (const at of [0, 1, 13, 29, 30]) await tamper(`${column} = set_byte(${column}, ${at}, get_byte(${column}, ${at}) # 1)`);
+      for (const at of [0, 1, 13, 29, 30])
+        await tamper(`${column} = set_byte(${column}, ${at}, get_byte(${column}, ${at}) # 1)`);
     }
     await tamper("blob = substring(blob for 28)");
     await tamper("blob = ''");
@@ -109,7 +123,9 @@ describe("sealing", () => {
         const one = decodeMaterial(encodeMaterial({ kind: "secret", value: new Secret(value) }));
         expect(one.kind === "secret" && one.value.bytes().equals(Buffer.from(value))).toBe(true);
         const wellFormed = certificates.map((text) => text.toWellFormed());
-        const two = decodeMaterial(encodeMaterial({ kind: "key", privateKey: new Secret(value), certificates: wellFormed }));
+        const two = decodeMaterial(
+          encodeMaterial({ kind: "key", privateKey: new Secret(value), certificates: wellFormed }),
+        );
         expect(two.kind === "key" && two.privateKey.bytes().equals(Buffer.from(value))).toBe(true);
         expect(two.kind === "key" && two.certificates).toEqual(wellFormed);
       }),
@@ -125,7 +141,9 @@ describe("the key-encryption key", () => {
     const file = kekFile(t.store.dataDir);
     expect(statSync(file).mode & 0o777).toBe(0o600);
     const key = readFileSync(file, "utf8").trim();
-    const dump = await t.sql<{ row: string }>("select t::text as row from keyroll.settings t union all select s::text from keyroll.sealed s");
+    const dump = await t.sql<{ row: string }>(
+      "select t::text as row from keyroll.settings t union all select s::text from keyroll.sealed s",
+    );
     expect(dump.map((row) => row.row).join("\n")).not.toContain(key);
   });
 
@@ -144,15 +162,22 @@ describe("the key-encryption key", () => {
     await using t = await withStore();
     const env = { KEYROLL_KEK: randomBytes(32).toString("base64") };
     const sealer = await openSealer(t.store, { env });
-    await t.store.transaction((tx) => sealer.seal(tx, { owner: "a", version: "a#1", purpose: "material" }, secret("x")));
+    await t.store.transaction((tx) =>
+      sealer.seal(tx, { owner: "a", version: "a#1", purpose: "material" }, secret("x")),
+    );
     expect(existsSync(kekFile(t.store.dataDir))).toBe(false);
 
-    await expect(openSealer(t.store, { env: { KEYROLL_KEK: randomBytes(32).toString("base64") } })).rejects.toMatchObject({
+    await expect(
+      openSealer(t.store, { env: { KEYROLL_KEK: randomBytes(32).toString("base64") } }),
+    ).rejects.toMatchObject({
       code: "wrong-kek",
       message: expect.stringContaining("KEYROLL_KEK"),
     });
     // A second machine without a key must not make one of its own.
-    await expect(openSealer(t.store, { env: {} })).rejects.toMatchObject({ code: "wrong-kek", message: expect.stringContaining("there is none") });
+    await expect(openSealer(t.store, { env: {} })).rejects.toMatchObject({
+      code: "wrong-kek",
+      message: expect.stringContaining("there is none"),
+    });
     expect(existsSync(kekFile(t.store.dataDir))).toBe(false);
 
     const file = `${t.store.dataDir}/given`;
@@ -160,16 +185,23 @@ describe("the key-encryption key", () => {
     const byFile = await openSealer(t.store, { env: { KEYROLL_KEK_FILE: file } });
     expect(plain(await byFile.open(t.store, { owner: "a", version: "a#1", purpose: "material" }))).toBe("x");
     rmSync(file);
-    await expect(openSealer(t.store, { env: { KEYROLL_KEK_FILE: file } })).rejects.toMatchObject({ code: "misconfigured" });
+    await expect(openSealer(t.store, { env: { KEYROLL_KEK_FILE: file } })).rejects.toMatchObject({
+      code: "misconfigured",
+    });
   });
 
-  test.each(["", "short", `${randomBytes(32).toString("base64")}!`, randomBytes(31).toString("base64"), randomBytes(33).toString("base64")])(
-    "%j is not a key",
-    async (value) => {
-      await using t = await withStore();
-      const file = `${t.store.dataDir}/given`;
-      writeFileSync(file, value, { mode: 0o600 });
-      await expect(openSealer(t.store, { env: { KEYROLL_KEK_FILE: file } })).rejects.toMatchObject({ code: "misconfigured" });
-    },
-  );
+  test.each([
+    "",
+    "short",
+    `${randomBytes(32).toString("base64")}!`,
+    randomBytes(31).toString("base64"),
+    randomBytes(33).toString("base64"),
+  ])("%j is not a key", async (value) => {
+    await using t = await withStore();
+    const file = `${t.store.dataDir}/given`;
+    writeFileSync(file, value, { mode: 0o600 });
+    await expect(openSealer(t.store, { env: { KEYROLL_KEK_FILE: file } })).rejects.toMatchObject({
+      code: "misconfigured",
+    });
+  });
 });

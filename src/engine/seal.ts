@@ -18,7 +18,7 @@ import { StoreError, type Queries, type SealedRow, type Store, type Tx } from ".
 import { openKeks, readKekSetting, type Kek, type KekOptions, type Keks } from "./kek.ts";
 
 /** What a sealed record belongs to. */
-export interface SealLabel {
+interface SealLabel {
   /** Credential. */
   readonly owner: string;
   /** Version id, `<credential>#<number>`. */
@@ -88,7 +88,7 @@ function decrypt(key: Buffer, sealed: Buffer, aad: Buffer): Buffer {
   return Buffer.concat([decipher.update(sealed.subarray(1 + nonceBytes + tagBytes)), decipher.final()]);
 }
 
-export function sealRecord(
+function sealRecord(
   kek: Kek,
   row: Pick<SealedRow, "owner" | "version" | "purpose">,
   plain: Buffer,
@@ -107,7 +107,7 @@ export function sealRecord(
   }
 }
 
-export function openRecord(kek: Kek, row: SealedRow): Buffer {
+function openRecord(kek: Kek, row: SealedRow): Buffer {
   const dataKey = unwrap(kek, row);
   try {
     return decrypt(dataKey, row.blob, recordData(row));

@@ -105,7 +105,12 @@ async function mend(native: string): Promise<void> {
   }
 }
 
+const triedVersions = new Map<string, { version: string | null; detail: string }>();
+
 function tryVersion(postgres: string, user: ServerUser | null): { version: string | null; detail: string } {
+  const key = `${user?.uid ?? ""} ${postgres}`;
+  const before = triedVersions.get(key);
+  if (before !== undefined && before.version !== null) return before;
   const run = spawnSync(postgres, ["--version"], {
     encoding: "utf8",
     cwd: "/",
@@ -113,7 +118,9 @@ function tryVersion(postgres: string, user: ServerUser | null): { version: strin
     ...(user === null ? {} : { uid: user.uid, gid: user.gid }),
   });
   const version = /\(PostgreSQL\) (\S+)/.exec(run.stdout ?? "")?.[1] ?? null;
-  return { version, detail: run.error?.message ?? (run.stderr ?? "").trim() };
+  const tried = { version, detail: run.error?.message ?? (run.stderr ?? "").trim() };
+  triedVersions.set(key, tried);
+  return tried;
 }
 
 async function reachableCopy(native: string, version: string): Promise<string> {

@@ -1,11 +1,29 @@
-import { spawn, type ChildProcess } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openEmbedded } from "./embedded.ts";
 import { openStore } from "./open.ts";
+
+function canMount(): boolean {
+  const probe = mkdtempSync(join(tmpdir(), "keyroll-mount-"));
+  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", probe]).status === 0;
+  if (mounted) spawnSync("umount", [probe]);
+  rmSync(probe, { recursive: true, force: true });
+  return mounted;
+}
 
 /** A process of its own that opens the store, says so, and closes it when its standard input ends. */
 const user = `
@@ -50,7 +68,9 @@ describe("the embedded server", () => {
     throw new Error("what was waited for did not come");
   }
   async function openInAnotherProcess(): Promise<ChildProcess> {
-    const child = spawn(process.execPath, ["--input-type=module", "-e", user, dataDir], { stdio: ["pipe", "pipe", "inherit"] });
+    const child = spawn(process.execPath, ["--input-type=module", "-e", user, dataDir], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
     children.push(child);
     await new Promise<void>((resolve, reject) => {
       child.stdout!.on("data", () => resolve());
@@ -62,7 +82,11 @@ describe("the embedded server", () => {
   test("what was written is there after a restart; files and server are private", async () => {
     const first = await openStore({ dataDir, databaseUrl: null });
     await first.settings.put("kept", { a: [1, "two"] });
-    expect(first.where).toMatchObject({ kind: "embedded", text: dataDir, serverVersion: expect.stringMatching(/^\d+\.\d+/) });
+    expect(first.where).toMatchObject({
+      kind: "embedded",
+      text: dataDir,
+      serverVersion: expect.stringMatching(/^\d+\.\d+/),
+    });
     await first.close();
     expect(postmaster()).toBeNull();
 
@@ -77,12 +101,16 @@ describe("the embedded server", () => {
     await second.close();
   });
 
-  test("as root it runs as somebody else, also below a folder that nobody else may enter", { skip: process.getuid?.() !== 0 }, async () => {
-    mkdirSync(dataDir, { mode: 0o700 });
-    const store = await openStore({ dataDir, databaseUrl: null });
-    expect(statSync(`/proc/${postmaster()}`).uid).not.toBe(0);
-    await store.close();
-  });
+  test(
+    "as root it runs as somebody else, also below a folder that nobody else may enter",
+    { skip: process.getuid?.() !== 0 },
+    async () => {
+      mkdirSync(dataDir, { mode: 0o700 });
+      const store = await openStore({ dataDir, databaseUrl: null });
+      expect(statSync(`/proc/${postmaster()}`).uid).not.toBe(0);
+      await store.close();
+    },
+  );
 
   test("several processes that start at once share one server, and the last one out stops it", async () => {
     const users = await Promise.all([openInAnotherProcess(), openInAnotherProcess(), openInAnotherProcess()]);
@@ -124,7 +152,11 @@ describe("the embedded server", () => {
     const half = store.transaction(async (tx) => {
       await tx.settings.put("half", true);
       process.kill(postmaster()!, "SIGKILL");
-      await tx.settings.put("other half", true);
+      // Its children notice within a moment.
+      for (;;) {
+        await tx.settings.put("other half", true);
+        await sleep(10);
+      }
     });
     await expect(half).rejects.toMatchObject({ code: "unavailable" });
     expect(await store.settings.get("half")).toBeUndefined();
@@ -135,7 +167,10 @@ describe("the embedded server", () => {
     const first = await openEmbedded({ dataDir });
     const pid = postmaster()!;
     const supervisors = readFileSync(`/proc/${pid}/stat`, "utf8").split(" ")[3]!;
-    const siblings = readFileSync(`/proc/${supervisors}/task/${supervisors}/children`, "utf8").trim().split(" ").map(Number);
+    const siblings = readFileSync(`/proc/${supervisors}/task/${supervisors}/children`, "utf8")
+      .trim()
+      .split(" ")
+      .map(Number);
     process.kill(Number(supervisors), "SIGKILL");
     for (const sibling of siblings) if (sibling !== pid) process.kill(sibling, "SIGKILL");
     const second = await openEmbedded({ dataDir });
@@ -164,30 +199,87 @@ describe("the embedded server", () => {
     await store.close();
   });
 
+  describe("on a full disk", { skip: process.platform !== "linux" || process.getuid?.() !== 0 || !canMount() }, () => {
+    afterEach(async () => {
+      await until(() => postmaster() === null);
+      spawnSync("umount", [dataDir]);
+    });
+    function mount(size: string): void {
+      mkdirSync(dataDir);
+      expect(spawnSync("mount", ["-t", "tmpfs", "-o", `size=${size},mode=0700`, "tmpfs", dataDir]).status).toBe(0);
+    }
+
+    test("it does not begin, and says so", async () => {
+      mount("8m");
+      await expect(openStore({ dataDir, databaseUrl: null })).rejects.toMatchObject({
+        code: "disk-full",
+        next: expect.stringContaining("free some space"),
+      });
+      expect(readdirSync(join(dataDir, "postgres")).filter((name) => name !== "users")).toEqual([]);
+    });
+
+    test("a write fails readably, and it goes on once there is space", async () => {
+      mount("110m");
+      const store = await openStore({ dataDir, databaseUrl: null, patienceMs: 2_000 });
+      await store.settings.put("before", 1);
+      const filler = join(dataDir, "filler");
+      expect(spawnSync("sh", ["-c", `cat /dev/zero > ${filler}`]).status).not.toBe(0);
+      const text = randomBytes(200_000).toString("base64");
+      const failure = await (async () => {
+        for (let i = 0; i < 2_000; i++) {
+          try {
+            await store.settings.put(`big-${i}`, text);
+          } catch (error) {
+            return error;
+          }
+        }
+        return null;
+      })();
+      expect(failure).toMatchObject({ code: expect.stringMatching(/disk-full|unavailable/) });
+      rmSync(filler);
+      expect(await store.settings.get("before")).toBe(1);
+      await store.settings.put("after", 2);
+      expect(await store.settings.get("after")).toBe(2);
+      await store.close();
+    }, 60_000);
+  });
+
   describe("says clearly what is wrong", () => {
     test("data of a newer PostgreSQL", async () => {
       await (await openEmbedded({ dataDir })).close();
       const file = join(dataDir, "postgres", "data", "PG_VERSION");
       writeFileSync(file, "99\n");
-      await expect(openEmbedded({ dataDir })).rejects.toMatchObject({ code: "newer-data", message: expect.stringContaining("PostgreSQL 99") });
+      await expect(openEmbedded({ dataDir })).rejects.toMatchObject({
+        code: "newer-data",
+        message: expect.stringContaining("PostgreSQL 99"),
+      });
       expect(readFileSync(file, "utf8")).toBe("99\n");
     });
 
     test("a data folder that is a file", async () => {
       writeFileSync(dataDir, "");
-      await expect(openStore({ dataDir, databaseUrl: null })).rejects.toMatchObject({ code: "misconfigured", message: expect.stringContaining(dataDir) });
+      await expect(openStore({ dataDir, databaseUrl: null })).rejects.toMatchObject({
+        code: "misconfigured",
+        message: expect.stringContaining(dataDir),
+      });
     });
 
     test("another password", async () => {
       await (await openEmbedded({ dataDir })).close();
       writeFileSync(join(dataDir, "postgres.password"), "another\n");
-      await expect(openEmbedded({ dataDir })).rejects.toMatchObject({ code: "permission", message: expect.stringContaining("postgres.password") });
+      await expect(openEmbedded({ dataDir })).rejects.toMatchObject({
+        code: "permission",
+        message: expect.stringContaining("postgres.password"),
+      });
     });
 
     test("a broken configuration, with PostgreSQL's own reason", async () => {
       await (await openEmbedded({ dataDir })).close();
       writeFileSync(join(dataDir, "postgres", "data", "postgresql.auto.conf"), "shared_buffers = 'plenty'\n");
-      await expect(openEmbedded({ dataDir })).rejects.toMatchObject({ code: "cannot-start", message: expect.stringMatching(/did not start.*FATAL/s) });
+      await expect(openEmbedded({ dataDir })).rejects.toMatchObject({
+        code: "cannot-start",
+        message: expect.stringMatching(/did not start.*FATAL/s),
+      });
       expect(existsSync(join(dataDir, "postgres", "data", "PG_VERSION"))).toBe(true);
     });
   });

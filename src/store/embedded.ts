@@ -13,7 +13,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import {
-  chmodSync,
   chownSync,
   closeSync,
   constants,
@@ -39,6 +38,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { findBinaries, serverEnvironment, serverUser, type Binaries, type ServerUser } from "./binaries.ts";
 import { codeOf, diskFull, isConnectionLoss } from "./errors.ts";
+import { folderError, writeOnce } from "./files.ts";
 import { StoreError } from "./store.ts";
 
 export interface EmbeddedServer {
@@ -68,13 +68,13 @@ const supervisor = `
 fifo=$1; shift
 # Ends when the last user is gone. Opened for both ways first, so that it does not wait for a writer: the process that started us may be dead
 # before it joins. It gets 90 s, which covers crash recovery. A user who leaves may be followed by another within the short pause, and the
-# read then blocks again, without polling, until that one has left too.
+# read then blocks again, without polling, until that one has left too. Only this shell holds the pipe, so that its end is seen at once.
 watch_users() {
   exec 4<>"$fifo" || exit 1
   exec 3<"$fifo" 4>&-
   left=900
   while [ "$left" -gt 0 ]; do
-    if read -r _ <&3; then left=3; else left=$((left - 1)); sleep 0.1; fi
+    if read -r _ <&3; then left=3; else left=$((left - 1)); sleep 0.1 3<&-; fi
   done
   kill -INT "$1"
 }
@@ -83,8 +83,12 @@ if [ "$1" = adopt ]; then watch_users "$2"; exit; fi
 watch_users "$server" & watcher=$!
 wait "$server"; code=$?
 kill "$watcher" 2>/dev/null
+[ -z "$KEYROLL_SOCKET_DIR" ] || rmdir "$KEYROLL_SOCKET_DIR" 2>/dev/null
 exit "$code"
 `;
+
+/** Users of one server inside this process, by its pipe: the last one to leave need not wait for a stop that will not come. */
+const usersHere = new Map<string, number>();
 
 export async function openEmbedded(options: EmbeddedOptions): Promise<EmbeddedServer> {
   const server = new Embedded(resolve(options.dataDir), options.startTimeoutMs ?? 60_000);
@@ -135,9 +139,11 @@ class Embedded implements EmbeddedServer {
     this.#password = this.#readOrMakePassword();
     if (!existsSync(join(this.#data, "PG_VERSION"))) this.#initialise();
     this.#socketDir = this.#prepareSocketDir();
+    usersHere.set(this.#fifo, (usersHere.get(this.#fifo) ?? 0) + 1);
     try {
       await this.ensure();
     } catch (error) {
+      usersHere.set(this.#fifo, (usersHere.get(this.#fifo) ?? 1) - 1);
       // A server that we started and cannot use must not stay for want of a user who leaves.
       await this.#join().catch(() => undefined);
       if (this.#membership !== null) closeSync(this.#membership);
@@ -153,12 +159,14 @@ class Embedded implements EmbeddedServer {
   }
 
   async close(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
+    usersHere.set(this.#fifo, (usersHere.get(this.#fifo) ?? 1) - 1);
     const pid = this.#postmaster();
     const alone = pid !== null && (await this.#otherClients()) === 0;
     if (this.#membership !== null) closeSync(this.#membership);
     this.#membership = null;
-    if (!alone) return;
+    if (!alone || (usersHere.get(this.#fifo) ?? 0) > 0) return;
     // The supervisor decides within 0.3 s; 10 s covers a slow last checkpoint. A server that still lets clients in after a second has
     // another user, who holds the pipe without a connection.
     for (let waitedMs = 0; waitedMs < 10_000 && this.#postmaster() === pid; waitedMs += 25) {
@@ -403,6 +411,7 @@ class Embedded implements EmbeddedServer {
   }
 
   #start(): StartAttempt {
+    this.#socketDir = this.#prepareSocketDir();
     const settings: Readonly<Record<string, string>> = {
       listen_addresses: "",
       unix_socket_directories: this.#socketDir === this.#data ? this.#folderArgument(this.#data) : this.#socketDir,
@@ -423,7 +432,7 @@ class Embedded implements EmbeddedServer {
       log_truncate_on_rotation: "on",
       log_file_mode: "0600",
       timezone: "UTC",
-      shared_buffers: "64MB",
+      shared_buffers: "256MB",
       max_connections: "100",
       // Less waking while nothing happens.
       bgwriter_delay: "1000ms",
@@ -451,7 +460,11 @@ class Embedded implements EmbeddedServer {
         cwd: this.#data,
         detached: true,
         stdio: ["ignore", log, log],
-        env: serverEnvironment(),
+        env: {
+          ...serverEnvironment(),
+          // A folder made for the socket alone goes with the server.
+          ...(this.#socketDir === this.#data ? {} : { KEYROLL_SOCKET_DIR: this.#socketDir }),
+        },
         ...this.#asUser(),
       });
       child.on("exit", () => (ended = true));
@@ -536,22 +549,6 @@ function servesFolder(pid: number, folder: string): boolean {
   return (ps.stdout ?? "").includes("postgres") && (ps.stdout ?? "").includes(folder);
 }
 
-/** Creates a 0600 file with this content, whole or not at all; an existing one stays. Returns whether it was created. */
-export function writeOnce(file: string, content: string): boolean {
-  const draft = `${file}.${randomBytes(4).toString("hex")}`;
-  try {
-    writeFileSync(draft, content, { mode: 0o600, flush: true });
-    chmodSync(draft, 0o600);
-    linkSync(draft, file);
-    return true;
-  } catch (error) {
-    if (codeOf(error) === "EEXIST") return false;
-    throw folderError(error, file);
-  } finally {
-    rmSync(draft, { force: true });
-  }
-}
-
 function ageMs(path: string): number {
   try {
     return Date.now() - statSync(path).mtimeMs;
@@ -565,25 +562,4 @@ function lastLine(text: string, fallback: string): string {
   const lines = text.split("\n").filter((line) => line.trim() !== "" && !/^HINT|^DETAIL/.test(line));
   const fatal = lines.findLast((line) => /FATAL|PANIC|error:/i.test(line));
   return (fatal ?? lines.at(-1) ?? fallback).trim();
-}
-
-export function folderError(error: unknown, path: string): unknown {
-  if (error instanceof StoreError) return error;
-  const code = codeOf(error);
-  if (code === "ENOSPC" || code === "EDQUOT") return diskFull(path);
-  if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
-    return new StoreError(
-      "permission",
-      `no permission for ${path} (${code})`,
-      "give this user the folder, or set KEYROLL_DATA to another one",
-    );
-  }
-  if (code === "ENOTDIR" || code === "EEXIST") {
-    return new StoreError(
-      "misconfigured",
-      `${path} cannot be used: something on the way to it is not a folder`,
-      "set KEYROLL_DATA to another one",
-    );
-  }
-  return error;
 }

@@ -222,8 +222,6 @@ create table keyroll.settings (
   },
 ];
 
-export const schemaVersion = migrations.at(-1)!.number;
-
 const digestOf = (migration: Migration): string => createHash("sha256").update(migration.sql).digest("hex");
 
 /** Brings the database up to this program's schema. Does nothing where it is there already; refuses a newer or a foreign one. */

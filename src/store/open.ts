@@ -3,8 +3,9 @@ import { mkdirSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { Kysely, PostgresDialect, sql } from "kysely";
-import { folderError, openEmbedded, type EmbeddedServer } from "./embedded.ts";
+import { openEmbedded, type EmbeddedServer } from "./embedded.ts";
 import { codeOf, isRepeatable } from "./errors.ts";
+import { folderError } from "./files.ts";
 import { migrate } from "./migrations.ts";
 import { Connections } from "./pool.ts";
 import { queries } from "./queries.ts";
@@ -33,6 +34,8 @@ export interface StoreOptions {
   readonly poolSize?: number;
   /** How long a query waits for a database that is being restarted; default 30 s. */
   readonly patienceMs?: number;
+  /** How long a process that freezes inside a transaction keeps its locks; default 5 s. */
+  readonly idleTransactionMs?: number;
   readonly env?: NodeJS.ProcessEnv;
 }
 
@@ -75,17 +78,20 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
     dataDir,
     url === undefined ? (database === defaultDatabase ? null : database) : `outside-${where}`,
   );
-  const connections = new Connections({
-    config: () => (embedded === null ? { connectionString: url! } : embedded.connection(database)),
-    size: options.poolSize ?? 10,
-    where,
-    ensure: embedded === null ? null : () => embedded.ensure(),
-    // Opening fails soon, so that a wrong DATABASE_URL is told at once; the embedded one has its own start timeout.
-    patienceMs: options.patienceMs ?? 30_000,
-  });
+  const connectionsOf = (size: number): Connections =>
+    new Connections({
+      config: () => (embedded === null ? { connectionString: url! } : embedded.connection(database)),
+      size,
+      where,
+      ensure: embedded === null ? null : () => embedded.ensure(),
+      patienceMs: options.patienceMs ?? 30_000,
+      idleTransactionMs: options.idleTransactionMs ?? 5_000,
+    });
+  const connections = connectionsOf(options.poolSize ?? 10);
   try {
     if (embedded !== null) await createDatabase(embedded, database);
-    const connection = await connections.connect(Math.min(embedded === null ? 5_000 : Infinity, options.patienceMs ?? 30_000));
+    // A wrong DATABASE_URL is told soon; the embedded server has its own patience with a start.
+    const connection = await connections.connect(Math.min(5_000, options.patienceMs ?? 5_000));
     let serverVersion: string;
     try {
       await migrate(connection.raw);
@@ -95,7 +101,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
       connection.release();
     }
     const location: StoreLocation = { kind: embedded === null ? "outside" : "embedded", text: where, serverVersion };
-    return buildStore(connections, embedded, location, keyDir);
+    return buildStore(connections, connectionsOf(3), embedded, location, keyDir);
   } catch (error) {
     await connections.end();
     await embedded?.close();
@@ -128,6 +134,7 @@ async function createDatabase(embedded: EmbeddedServer, database: string): Promi
     where: embedded.dataDir,
     ensure: () => embedded.ensure(),
     patienceMs: 30_000,
+    idleTransactionMs: 5_000,
   });
   try {
     const connection = await admin.connect();
@@ -147,12 +154,13 @@ async function createDatabase(embedded: EmbeddedServer, database: string): Promi
 
 function buildStore(
   connections: Connections,
+  queueConnections: Connections,
   embedded: EmbeddedServer | null,
   where: StoreLocation,
   dataDir: string,
 ): Store {
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool: connections }) }).withSchema("keyroll");
-  const queue = new WakeQueue(connections, db);
+  const queue = new WakeQueue(queueConnections, db);
   const workers = new Set<Worker>();
   let closed: Promise<void> | null = null;
 
@@ -207,7 +215,7 @@ function buildStore(
     transaction: (work) => transaction((tx) => work(asTx(tx, null))),
     fenced: (fence, work) =>
       transaction(async (tx) => {
-        // The row lock holds off every take-over until this transaction ends; a frozen holder loses its connection after 5 s.
+        // The row lock holds off every take-over until this transaction ends; a frozen holder loses its connection.
         const { rows } = await sql`
           select 1 from keyroll.rotations
           where id = ${fence.rotation} and lease_fence = ${fence.fence} and lease_owner is not null
@@ -241,14 +249,14 @@ function buildStore(
       if (row === undefined) throw new FencedOff(lease.rotation, lease.fence);
       return { ...lease, untilMs: row.until };
     },
-    releaseLease: (lease) =>
-      transaction(async (tx) => {
-        const { rows } = await sql<{ due: boolean | null }>`
-          update keyroll.rotations set lease_owner = null, lease_until = null
-          where id = ${lease.rotation} and lease_fence = ${lease.fence} and lease_owner is not null
-          returning wake_requested or next_wake_at <= clock_timestamp() as due`.execute(tx);
-        if (rows[0]?.due === true) await wakeFromOutside(tx, lease.rotation);
-      }),
+    async releaseLease(lease) {
+      const { rows } = await sql<{ due: boolean | null }>`
+        update keyroll.rotations set lease_owner = null, lease_until = null
+        where id = ${lease.rotation} and lease_fence = ${lease.fence} and lease_owner is not null
+        returning wake_requested or next_wake_at <= clock_timestamp() as due`.execute(db);
+      // A crash right here leaves a due rotation that nobody holds, which the sweep finds.
+      if (rows[0]?.due === true) await transaction((tx) => wakeFromOutside(tx, lease.rotation));
+    },
 
     enqueue: (rotation, atMs) => transaction((tx) => wakeFromOutside(tx, rotation, atMs)),
     async work(handler, options: WorkOptions = {}) {

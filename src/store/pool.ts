@@ -18,6 +18,8 @@ export interface ConnectionsOptions {
   readonly ensure: (() => Promise<void>) | null;
   /** How long a query waits for a lost database to come back before it fails. */
   readonly patienceMs: number;
+  /** How long a transaction may stand idle before the server ends it. */
+  readonly idleTransactionMs: number;
 }
 
 const int8 = 20;
@@ -61,7 +63,7 @@ export class Connections implements PostgresPool {
       idleTimeoutMillis: 60_000,
       keepAlive: true,
       // A process that is frozen inside a transaction must not hold its locks, the journal's end among them, for longer than this.
-      idle_in_transaction_session_timeout: 5_000,
+      idle_in_transaction_session_timeout: this.#options.idleTransactionMs,
       allowExitOnIdle: false,
     });
     // An idle connection broke: the pool has dropped it already, and the next query finds out what is going on.

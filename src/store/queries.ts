@@ -33,7 +33,7 @@ const notFound = (what: string, id: string): StoreError => new StoreError("not-f
 
 /** Crockford's base 32 without vowels' look-alikes: fit to be read aloud and typed. */
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
-export function shortId(prefix: string): string {
+function shortId(prefix: string): string {
   return `${prefix}-${[...randomBytes(8)].map((byte) => alphabet[byte & 31]).join("")}`;
 }
 
@@ -338,7 +338,7 @@ function sealedQueries(db: Db): Queries["sealed"] {
   };
 }
 
-export function rotationRow(row: Row<"rotations">): RotationRow {
+function rotationRow(row: Row<"rotations">): RotationRow {
   return {
     id: row.id,
     credential: row.credential,

@@ -28,6 +28,7 @@ export class WakeQueue {
   #boss: Promise<PgBoss> | null = null;
   #supervised = false;
 
+  /** `connections` are the queue's own: a transaction that waits for the queue while it holds the last shared one would wait for itself. */
   constructor(connections: Connections, db: Kysely<Tables>) {
     this.#connections = connections;
     this.#db = db;
@@ -141,10 +142,10 @@ export class WakeQueue {
   }
 
   async close(): Promise<void> {
-    if (this.#boss === null) return;
-    const boss = await this.#boss.catch(() => null);
+    const boss = await this.#boss?.catch(() => null);
     this.#boss = null;
     await boss?.stop({ graceful: false, close: false });
+    await this.#connections.end();
   }
 }
 
@@ -156,9 +157,12 @@ class WakeLoop implements Worker {
   readonly #handler: (rotation: string) => Promise<void>;
   readonly #concurrency: number;
   readonly #sweepMs: number;
+  readonly #retryMs: number;
   readonly #onError: (rotation: string, error: unknown) => void;
   readonly #sweep: () => Promise<readonly string[]>;
   readonly #running = new Map<string, Promise<void>>();
+  /** Woken while their last pass was still tidying up here. */
+  readonly #again = new Set<string>();
   #stopping = false;
   #knocked = false;
   #wakeUp: (() => void) | null = null;
@@ -179,6 +183,7 @@ class WakeLoop implements Worker {
     this.#handler = handler;
     this.#concurrency = options.concurrency ?? 8;
     this.#sweepMs = options.sweepMs ?? 3_000;
+    this.#retryMs = options.retryMs ?? 5_000;
     this.#onError = options.onError ?? (() => undefined);
     this.#sweep = sweep;
   }
@@ -282,28 +287,31 @@ class WakeLoop implements Worker {
         and (lease_owner is null or lease_until < clock_timestamp())
         and (wake_requested or next_wake_at <= clock_timestamp() or lease_owner is not null)`.execute(this.#db);
     for (const { id } of rows) {
-      if (!this.#running.has(id)) this.#running.set(id, this.#handle(id));
+      if (this.#running.has(id)) this.#again.add(id);
+      else this.#running.set(id, this.#handle(id));
     }
     return jobs.length;
   }
 
   async #handle(rotation: string): Promise<void> {
-    try {
-      await this.#handler(rotation);
-    } catch (error) {
-      this.#report(rotation, error);
-      await this.#again(rotation);
-    } finally {
-      this.#running.delete(rotation);
-      this.#knock();
-    }
+    do {
+      this.#again.delete(rotation);
+      try {
+        await this.#handler(rotation);
+      } catch (error) {
+        this.#report(rotation, error);
+        await this.#comeBack(rotation);
+      }
+    } while (this.#again.has(rotation) && !this.#stopping);
+    this.#running.delete(rotation);
+    this.#knock();
   }
 
   /** A pass that failed without saying when to come back comes back soon, by the sweep. */
-  async #again(rotation: string): Promise<void> {
+  async #comeBack(rotation: string): Promise<void> {
     try {
       await sql`
-        update keyroll.rotations set next_wake_at = clock_timestamp() + interval '5 seconds'
+        update keyroll.rotations set next_wake_at = clock_timestamp() + ${this.#retryMs} * interval '1 millisecond'
         where id = ${rotation} and status in ('running', 'waiting') and lease_owner is null and next_wake_at is null`.execute(
         this.#db,
       );

@@ -20,7 +20,7 @@ describe("the store", () => {
   let t: TestStore;
   let store: Store;
   beforeAll(async () => {
-    t = await withStore();
+    t = await withStore({ idleTransactionMs: 600 });
     store = t.store;
   });
   afterAll(() => t[Symbol.asyncDispose]());
@@ -29,7 +29,9 @@ describe("the store", () => {
     async function scratch(): Promise<{ client: () => Promise<pg.Client>; drop: () => Promise<void> }> {
       const name = `scratch_${Math.trunc(performance.now() * 1000)}`;
       await t.sql(`create database ${name}`);
-      const [where] = await t.sql<{ host: string }>("select split_part(setting, ',', 1) as host from pg_settings where name = 'unix_socket_directories'");
+      const [where] = await t.sql<{ host: string }>(
+        "select split_part(setting, ',', 1) as host from pg_settings where name = 'unix_socket_directories'",
+      );
       expect(where).toBeDefined();
       const clients: pg.Client[] = [];
       return {
@@ -59,7 +61,10 @@ describe("the store", () => {
     test("a failing one leaves nothing behind", async () => {
       const db = await scratch();
       const client = await db.client();
-      const bad = [...migrations, { number: migrations.length + 1, name: "bad", sql: "create table keyroll.half (a int); select 1 / 0" }];
+      const bad = [
+        ...migrations,
+        { number: migrations.length + 1, name: "bad", sql: "create table keyroll.half (a int); select 1 / 0" },
+      ];
       await expect(migrate(client, bad)).rejects.toThrow("division by zero");
       const { rows } = await client.query("select to_regnamespace('keyroll') as schema");
       expect(rows).toEqual([{ schema: null }]);
@@ -70,10 +75,18 @@ describe("the store", () => {
     test("a newer schema is refused and untouched", async () => {
       const db = await scratch();
       const client = await db.client();
-      await migrate(client, [...migrations, { number: 99, name: "from the future", sql: "create table keyroll.future (a int)" }]);
+      await migrate(client, [
+        ...migrations,
+        { number: 99, name: "from the future", sql: "create table keyroll.future (a int)" },
+      ]);
       const refused = migrate(client);
-      await expect(refused).rejects.toMatchObject({ code: "newer-schema", message: expect.stringMatching(/schema 99.*up to 1/) });
-      expect((await client.query("select count(*)::int as n from keyroll.migrations")).rows).toEqual([{ n: migrations.length + 1 }]);
+      await expect(refused).rejects.toMatchObject({
+        code: "newer-schema",
+        message: expect.stringMatching(/schema 99.*up to 1/),
+      });
+      expect((await client.query("select count(*)::int as n from keyroll.migrations")).rows).toEqual([
+        { n: migrations.length + 1 },
+      ]);
       await db.drop();
     });
 
@@ -103,12 +116,24 @@ describe("the store", () => {
       await declare(store, "numbered");
       const made = await Promise.all(
         Array.from({ length: 12 }, (_, i) =>
-          store.versions.create({ credential: "numbered", state: "pending", material: "none", issueTag: `tag-${i % 4}` }),
+          store.versions.create({
+            credential: "numbered",
+            state: "pending",
+            material: "none",
+            issueTag: `tag-${i % 4}`,
+          }),
         ),
       );
       expect(new Set(made.map((row) => row.id)).size).toBe(4);
-      expect((await store.versions.list("numbered")).map((row) => row.id)).toEqual(["numbered#1", "numbered#2", "numbered#3", "numbered#4"]);
-      await expect(store.versions.create({ credential: "nobody", state: "pending", material: "none" })).rejects.toMatchObject({ code: "not-found" });
+      expect((await store.versions.list("numbered")).map((row) => row.id)).toEqual([
+        "numbered#1",
+        "numbered#2",
+        "numbered#3",
+        "numbered#4",
+      ]);
+      await expect(
+        store.versions.create({ credential: "nobody", state: "pending", material: "none" }),
+      ).rejects.toMatchObject({ code: "not-found" });
     });
 
     test("facts, states and placements come back as they were", async () => {
@@ -117,14 +142,14 @@ describe("the store", () => {
       const facts = { fingerprint: "ab".repeat(32), notAfterMs: 1_900_000_000_123, attributes: { user: "app_a" } };
       await store.versions.update(id, { facts, material: "sealed", state: "current" });
       await store.versions.place(id, "role", { slot: "app_a", attributes: { user: "app_a" } });
-      await store.versions.place(id, "it's \"quoted\"", { slot: "x" });
+      await store.versions.place(id, 'it\'s "quoted"', { slot: "x" });
       await store.versions.place(id, "gone", {});
       await store.versions.place(id, "gone", null);
       expect(await store.versions.get(id)).toMatchObject({
         facts,
         material: "sealed",
         state: "current",
-        placements: { role: { slot: "app_a", attributes: { user: "app_a" } }, "it's \"quoted\"": { slot: "x" } },
+        placements: { role: { slot: "app_a", attributes: { user: "app_a" } }, 'it\'s "quoted"': { slot: "x" } },
         retiredAtMs: null,
       });
       expect((await store.versions.byFingerprint(facts.fingerprint)).map((row) => row.id)).toEqual([id]);
@@ -137,7 +162,9 @@ describe("the store", () => {
   describe("rotations", () => {
     test("one active rotation per credential, however many start at once", async () => {
       await declare(store, "single");
-      const results = await Promise.allSettled(Array.from({ length: 8 }, () => store.rotations.create(rotation("single"))));
+      const results = await Promise.allSettled(
+        Array.from({ length: 8 }, () => store.rotations.create(rotation("single"))),
+      );
       const made = results.filter((result) => result.status === "fulfilled");
       const refused = results.filter((result) => result.status === "rejected");
       expect(made).toHaveLength(1);
@@ -165,8 +192,19 @@ describe("the store", () => {
       await declare(store, "patched");
       const { id } = await store.rotations.create({ ...rotation("patched"), mode: "breach", exposed: ["app -> db"] });
       const lease = await store.acquireLease(id, "w", 60_000);
-      const row = await store.rotations.update(id, { status: "halted", reason: "asked three times", attempts: 3, toVersion: "patched#2" });
-      expect(row).toMatchObject({ plan: { steps: ["one"] }, exposed: ["app -> db"], reason: "asked three times", attempts: 3, leaseOwner: "w" });
+      const row = await store.rotations.update(id, {
+        status: "halted",
+        reason: "asked three times",
+        attempts: 3,
+        toVersion: "patched#2",
+      });
+      expect(row).toMatchObject({
+        plan: { steps: ["one"] },
+        exposed: ["app -> db"],
+        reason: "asked three times",
+        attempts: 3,
+        leaseOwner: "w",
+      });
       const ended = await store.rotations.update(id, { status: "cancelled" });
       expect(ended).toMatchObject({ leaseOwner: null, leaseFence: lease!.fence, nextWakeAtMs: null });
       expect(ended.endedAtMs).not.toBeNull();
@@ -194,7 +232,9 @@ describe("the store", () => {
       const { id, lease } = await leased("fenced", 0);
       const second = await store.acquireLease(id, "second", 60_000);
       expect(second?.fence).toBe(lease.fence + 1);
-      await expect(store.fenced(lease, (tx) => tx.rotations.update(id, { reason: "late" }))).rejects.toBeInstanceOf(FencedOff);
+      await expect(store.fenced(lease, (tx) => tx.rotations.update(id, { reason: "late" }))).rejects.toBeInstanceOf(
+        FencedOff,
+      );
       await expect(store.renewLease(lease, 1_000)).rejects.toBeInstanceOf(FencedOff);
       await store.releaseLease(lease);
       expect(await store.rotations.get(id)).toMatchObject({ leaseOwner: "second", reason: null });
@@ -231,7 +271,10 @@ describe("the store", () => {
                 .catch((error: unknown) => expect(error).toBeInstanceOf(FencedOff));
               const memory = await from.places.get(id, "p");
               // Whatever is there was written under a fence that is not older than any write before it.
-              if (memory !== undefined) expect((memory.memory as { fence: number }).fence).toBeLessThanOrEqual((await from.rotations.get(id))!.leaseFence);
+              if (memory !== undefined)
+                expect((memory.memory as { fence: number }).fence).toBeLessThanOrEqual(
+                  (await from.rotations.get(id))!.leaseFence,
+                );
             }
           }),
         ),
@@ -245,7 +288,7 @@ describe("the store", () => {
       const frozen = store.fenced(lease, async (tx) => {
         inside.resolve();
         await tx.rotations.update(id, { reason: "from the frozen one" });
-        await new Promise((resolve) => setTimeout(resolve, 7_000));
+        await new Promise((resolve) => setTimeout(resolve, 1_200));
         await tx.rotations.update(id, { reason: "late" });
       });
       const outcome = frozen.then(
@@ -256,7 +299,7 @@ describe("the store", () => {
       let second = null;
       while (second === null) {
         second = await store.acquireLease(id, "second", 60_000);
-        await new Promise((resolve) => setTimeout(resolve, 200));
+        await new Promise((resolve) => setTimeout(resolve, 50));
       }
       expect(await outcome).toBe("unavailable");
       expect((await store.rotations.get(id))?.reason).toBeNull();
@@ -266,7 +309,11 @@ describe("the store", () => {
   describe("waking", () => {
     async function working(handler: (id: string) => Promise<void>, from: Store = store) {
       const errors: unknown[] = [];
-      const worker = await from.work(handler, { sweepMs: 100, onError: (_rotation, error) => errors.push(error) });
+      const worker = await from.work(handler, {
+        sweepMs: 100,
+        retryMs: 100,
+        onError: (_rotation, error) => errors.push(error),
+      });
       return { worker, errors };
     }
     const gone = async (id: string) => (await store.rotations.get(id))?.status === "done";
@@ -441,20 +488,32 @@ describe("the store", () => {
     test("a task is opened once, keeps what the machine saw, and follows a refused one", async () => {
       await declare(store, "tasks");
       const { id } = await store.rotations.create(rotation("tasks"));
-      const task = { rotation: id, credential: "tasks", place: "switch", action: "activate" as const, version: "tasks#2", instructions: { title: "Do it" } };
+      const task = {
+        rotation: id,
+        credential: "tasks",
+        place: "switch",
+        action: "activate" as const,
+        version: "tasks#2",
+        instructions: { title: "Do it" },
+      };
       const [one, two] = await Promise.all([store.tasks.open(task), store.tasks.open(task)]);
       expect(one.id).toBe(two.id);
       await store.tasks.update(one.id, { state: "done", person: "alice", checked: { seen: true } });
       expect(await store.tasks.get(one.id)).toMatchObject({ state: "done", checked: { seen: true }, person: "alice" });
       await store.tasks.update(one.id, { state: "refused", note: "wrong device" });
       expect((await store.tasks.open(task)).id).not.toBe(one.id);
-      expect((await store.tasks.list({ rotation: id, states: ["refused"] })).map((row) => row.note)).toEqual(["wrong device"]);
+      expect((await store.tasks.list({ rotation: id, states: ["refused"] })).map((row) => row.note)).toEqual([
+        "wrong device",
+      ]);
     });
 
     test("a failed look keeps the last observation", async () => {
       await store.observations.saw("seen", "p", { entries: [{ mark: "m", enabled: true }] });
       await store.observations.failed("seen", "p", "does not answer");
-      expect(await store.observations.get("seen", "p")).toMatchObject({ observation: { entries: [{ mark: "m" }] }, error: "does not answer" });
+      expect(await store.observations.get("seen", "p")).toMatchObject({
+        observation: { entries: [{ mark: "m" }] },
+        error: "does not answer",
+      });
       await store.observations.saw("seen", "p", { entries: [] });
       expect(await store.observations.get("seen", "p")).toMatchObject({ observation: { entries: [] }, error: null });
     });
@@ -476,7 +535,9 @@ describe("the store", () => {
     test("imports in bulk, refreshes, and answers by expiry and by fingerprint", async () => {
       const items = Array.from({ length: 12_000 }, (_, i) => item(i));
       expect(await store.inventory.import(items)).toEqual({ rows: 12_000, added: 12_000 });
-      expect(await store.inventory.import([item(7, { owner: "it" }), item(7, { owner: "sre" }), item(20_000)])).toEqual({ rows: 3, added: 1 });
+      expect(await store.inventory.import([item(7, { owner: "it" }), item(7, { owner: "sre" }), item(20_000)])).toEqual(
+        { rows: 3, added: 1 },
+      );
       expect(await store.inventory.count()).toBe(12_001);
       const copies = await store.inventory.copies("f7");
       expect(copies).toHaveLength(120);
@@ -489,9 +550,11 @@ describe("the store", () => {
     test("both questions are answered from an index", async () => {
       await t.sql("analyze keyroll.inventory");
       const plan = async (text: string) => JSON.stringify(await t.sql(`explain (format json) ${text}`));
-      expect(await plan("select * from keyroll.inventory where owner = 'payments' and not_after < '2100-01-01' order by not_after, id limit 100")).toContain(
-        "inventory_owner_expiry",
-      );
+      expect(
+        await plan(
+          "select * from keyroll.inventory where owner = 'payments' and not_after < '2100-01-01' order by not_after, id limit 100",
+        ),
+      ).toContain("inventory_owner_expiry");
       expect(await plan("select * from keyroll.inventory where fingerprint = 'f7'")).toContain("inventory_fingerprint");
     });
 
@@ -517,9 +580,18 @@ describe("the store", () => {
   });
 
   test("an outside server is refused readably", async () => {
-    await expect(openStore({ dataDir: t.dataDir, databaseUrl: "mysql://x" })).rejects.toMatchObject({ code: "misconfigured" });
-    const closed = openStore({ dataDir: t.dataDir, databaseUrl: "postgres://u:canary-password@127.0.0.1:1/db", patienceMs: 200 });
-    await expect(closed).rejects.toMatchObject({ code: "unavailable", message: expect.stringContaining("127.0.0.1:1/db") });
+    await expect(openStore({ dataDir: t.dataDir, databaseUrl: "mysql://x" })).rejects.toMatchObject({
+      code: "misconfigured",
+    });
+    const closed = openStore({
+      dataDir: t.dataDir,
+      databaseUrl: "postgres://u:canary-password@127.0.0.1:1/db",
+      patienceMs: 200,
+    });
+    await expect(closed).rejects.toMatchObject({
+      code: "unavailable",
+      message: expect.stringContaining("127.0.0.1:1/db"),
+    });
     await expect(closed).rejects.not.toMatchObject({ message: expect.stringContaining("canary") });
   });
 });

@@ -389,8 +389,10 @@ export interface StoreLocation {
 export interface WorkOptions {
   /** How many handlers at once; default 8. */
   readonly concurrency?: number;
-  /** How often lost wake-ups are looked for; default 15 s. */
+  /** How often lost wake-ups are looked for; default 3 s. */
   readonly sweepMs?: number;
+  /** When a handler that threw without making an appointment is called again; default 5 s. */
+  readonly retryMs?: number;
   readonly onError?: (rotation: string, error: unknown) => void;
 }
 export interface Worker {
@@ -398,7 +400,7 @@ export interface Worker {
   stop(): Promise<void>;
 }
 
-export interface EstateQueries {
+interface EstateQueries {
   /** Same digest as the latest revision: nothing happens, and `changed` is false. */
   apply(revision: {
     digest: string;
@@ -410,12 +412,12 @@ export interface EstateQueries {
   list(limit?: number): Promise<readonly EstateRevision[]>;
 }
 
-export interface CredentialQueries {
+interface CredentialQueries {
   get(name: string): Promise<CredentialRow | undefined>;
   list(options?: { readonly includeUndeclared?: boolean }): Promise<readonly CredentialRow[]>;
 }
 
-export interface VersionQueries {
+interface VersionQueries {
   /**
    * Reserves the next number. The same `issueTag` twice gives the same row, so that a repeated step makes one version. The credential must
    * have been applied.
@@ -442,7 +444,7 @@ export interface VersionQueries {
   place(id: string, place: string, placement: PlacementRow | null): Promise<void>;
 }
 
-export interface SealedQueries {
+interface SealedQueries {
   /** The same (owner, version, purpose) twice replaces nothing and returns false: a sealed value is never overwritten. */
   insert(row: Omit<SealedRow, "createdAtMs">): Promise<boolean>;
   find(owner: string, version: string, purpose: string): Promise<SealedRow | undefined>;
@@ -455,7 +457,7 @@ export interface SealedQueries {
   countByKek(): Promise<Readonly<Record<string, number>>>;
 }
 
-export interface RotationQueries {
+interface RotationQueries {
   /** Throws {@link AlreadyRotating}. */
   create(rotation: NewRotation): Promise<RotationRow>;
   get(id: string): Promise<RotationRow | undefined>;
@@ -473,13 +475,13 @@ export interface RotationQueries {
   lock(id: string): Promise<RotationRow | undefined>;
 }
 
-export interface PlaceMemoryQueries {
+interface PlaceMemoryQueries {
   get(rotation: string, place: string): Promise<PlaceMemoryRow | undefined>;
   list(rotation: string): Promise<readonly PlaceMemoryRow[]>;
   put(rotation: string, place: string, memory: Json): Promise<void>;
 }
 
-export interface ApprovalQueries {
+interface ApprovalQueries {
   /** The same person and nonce twice is one approval. */
   add(approval: {
     rotation: string;
@@ -499,7 +501,7 @@ export interface ApprovalQueries {
   revoke(rotation: string, options?: { readonly phase?: Phase | "plan"; readonly person?: string }): Promise<number>;
 }
 
-export interface TaskQueries {
+interface TaskQueries {
   /** One open task per rotation, place, action and version: asked again, the same task is returned. */
   open(task: {
     rotation: string;
@@ -523,7 +525,7 @@ export interface TaskQueries {
   ): Promise<TaskRow>;
 }
 
-export interface ObservationQueries {
+interface ObservationQueries {
   saw(credential: string, place: string, observation: Observation): Promise<void>;
   failed(credential: string, place: string, error: string): Promise<void>;
   get(credential: string, place: string): Promise<ObservationRow | undefined>;
@@ -531,7 +533,7 @@ export interface ObservationQueries {
 }
 
 /** Raw rows; `engine/journal.ts` is the one that writes them and knows the chain. */
-export interface JournalQueries {
+interface JournalQueries {
   /** Locks the chain's end until the transaction ends. Seq 0 and 64 zeros before the first record. */
   lockHead(): Promise<{ readonly seq: number; readonly hash: string; readonly nowMs: number }>;
   /** Appends rows and moves the head. The head must be locked by this transaction. */
@@ -551,7 +553,7 @@ export interface JournalQueries {
   openIntents(rotation: string): Promise<readonly JournalRow[]>;
 }
 
-export interface InventoryQueries {
+interface InventoryQueries {
   /** Adds or refreshes (source, path, fingerprint, kind). Returns how many rows were new. */
   import(
     items: Iterable<InventoryItem> | AsyncIterable<InventoryItem>,
@@ -576,7 +578,7 @@ export interface InventoryQueries {
 }
 
 /** Small facts of the installation: identity of the key-encryption key, progress of a re-wrap. Public. */
-export interface SettingQueries {
+interface SettingQueries {
   get(name: string): Promise<Json | undefined>;
   put(name: string, value: Json): Promise<void>;
   /** The same, locked against change until the transaction ends: `share` lets other readers in. */
