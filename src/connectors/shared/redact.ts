@@ -31,6 +31,6 @@ export function redact(text: string, secrets: readonly Secret[]): string {
 export function firstLine(text: string, mostChars = 200): string {
   // Terminal escapes in a program's output must not reach the reader's terminal.
   const lines = text.replaceAll(/\p{Cc}\[[0-9;?]*[ -/]*[@-~]/gu, "").split(/\r?\n/);
-  const line = lines.map((one) => one.replaceAll(/\p{Cc}+/gu, " ").trim()).find((one) => one !== "") ?? "";
+  const line = lines.map((one) => one.replaceAll(/[\p{Cc}\s]+/gu, " ").trim()).find((one) => one !== "") ?? "";
   return line.length > mostChars ? `${line.slice(0, mostChars - 1)}…` : line;
 }
