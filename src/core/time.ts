@@ -7,7 +7,7 @@ import type { Window } from "./place.ts";
 /** Either a value, or what is wrong and what would be right, each half a sentence. */
 export type Parsed<T> = { readonly value: T } | { readonly problem: string; readonly fix: string };
 
-export const secondMs = 1000;
+const secondMs = 1000;
 export const minuteMs = 60 * secondMs;
 export const hourMs = 60 * minuteMs;
 export const dayMs = 24 * hourMs;

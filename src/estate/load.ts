@@ -21,7 +21,7 @@ import type {
 import { dayMs, minuteMs } from "../core/time.ts";
 import { digestOf } from "./digest.ts";
 import { findings, kindOf } from "./issues.ts";
-import { formatProblem, joinPath, Problems, quoted, suggestion } from "./problem.ts";
+import { joinPath, Problems, quoted, suggestion } from "./problem.ts";
 import type { EstateProblem, Position } from "./problem.ts";
 import {
   credentialShape,
@@ -64,7 +64,7 @@ export interface LoadedEstate {
 }
 
 /** The type of the place that stands for another credential. */
-export const credentialType = "credential";
+const credentialType = "credential";
 
 /** CAs above each other, or credentials that hold each other: three or four in life. */
 const maxChain = 50;
@@ -1140,9 +1140,4 @@ export function publicEstate(estate: Estate): Estate {
       places: credential.places.map((place) => ({ ...place, config: place.declared ?? {} })),
     })),
   };
-}
-
-/** All problems, one a line, for people. */
-export function formatProblems(problems: readonly EstateProblem[]): string {
-  return problems.map(formatProblem).join("\n");
 }

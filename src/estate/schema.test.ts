@@ -1,3 +1,4 @@
+import { readFile } from "node:fs/promises";
 import { Ajv } from "ajv";
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
@@ -227,4 +228,24 @@ describe("the starter", () => {
 test("loading is what the schema says: the example of a whole estate", async () => {
   const { estate } = await loadText({ "keyroll.yaml": good, "a.yaml": "version: 1\n" });
   expect(estate.credentials[0]?.issuer.config).toEqual({ length: 40 });
+});
+
+test("the examples of the reference are true", async (context) => {
+  const registry = shippedRegistry();
+  const missing = ["postgres.role", "file.value", "file.certificate"].filter(
+    (type) => registry.placeConnector(type) === undefined,
+  );
+  if (missing.length > 0) context.skip(`not registered yet: ${missing.join(", ")}`);
+  const page = await readFile(new URL("../../docs/estate.md", import.meta.url), "utf8");
+  const blocks = [...page.matchAll(/```yaml\n(.*?)```/gs)].map((match) => match[1] ?? "");
+  const whole = blocks.filter((block) => block.includes("version: 1") || block.startsWith("credentials:"));
+  expect(whole).toHaveLength(3);
+  for (const block of whole) {
+    const text = block.startsWith("version") ? block : `version: 1\ndefaults: { owner: me }\n${block}`;
+    const files = memoryFiles({ "keyroll.yaml": text });
+    const env = { APP_DATABASE_ADMIN_URL: "postgres://a:b@localhost/c" };
+    const { estate } = await loadEstate("/estate/keyroll.yaml", { registry, env, files });
+    expect(estate.credentials.length).toBeGreaterThan(0);
+    expect(validator(registry)(text)).toEqual([]);
+  }
 });

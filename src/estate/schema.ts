@@ -177,7 +177,7 @@ export const systemCommon = z.strictObject({
   signIn: words.optional().describe("The credential of the estate that Keyroll itself signs in with."),
 });
 
-export const policyShape = z.strictObject({
+const policyShape = z.strictObject({
   rotateBefore: durationOrNever("Rotate this long before expiry.").optional(),
   maxAge: durationOrNever("Rotate when the current version is older than this.").optional(),
   soak: duration("Wait this long between the last switch and the first removal.").optional(),
@@ -214,7 +214,7 @@ const dataShape = z.strictObject({
   takes: duration("How long moving all records to a new version takes."),
 });
 
-export const credentialKinds = ["password", "secret", "certificate", "ca", "key", "ssh-key"] as const;
+const credentialKinds = ["password", "secret", "certificate", "ca", "key", "ssh-key"] as const;
 
 /** A map of named things; each is looked at by itself, so that a mistake in one hides none in the others. */
 function named(description: string) {

@@ -69,7 +69,7 @@ export function decodeUtf8(bytes: Uint8Array): string {
   return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
 }
 
-export const limits = {
+const limits = {
   fileBytes: 1024 * 1024,
   files: 200,
   depth: 40,
@@ -148,7 +148,7 @@ class Stop extends Error {}
 const forbiddenKeys = new Set(["__proto__", "constructor", "prototype"]);
 
 /** Parses one file. Problems are noted, not thrown; `null` when nothing could be made of it. */
-export function parseYaml(text: string, shown: string, problems: Problems, positions: Positions): Tree {
+function parseYaml(text: string, shown: string, problems: Problems, positions: Positions): Tree {
   const lines = new LineCounter();
   // The library's own check for double keys compares every key with every other; ours below is quick and names both lines.
   const document = parseDocument(text, {

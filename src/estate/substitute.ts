@@ -10,7 +10,7 @@ import type { Files, Tree } from "./source.ts";
 /** One reference as written. `$${env:X}` is the text `${env:X}` itself. */
 const pattern = /\$(\$?)\{(env|file):([^{}]*)(\}?)/g;
 
-export function hasReference(text: string): boolean {
+function hasReference(text: string): boolean {
   return /\$\{(env|file):/.test(text.replaceAll("$${", ""));
 }
 

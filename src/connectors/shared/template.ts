@@ -12,9 +12,9 @@ export class TemplateError extends Error {
 
 /** `url`: percent-encoded (RFC 3986), for connection strings. `json`: as inside a JSON string, without the quotes. */
 const filters = ["url", "json", "base64"] as const;
-export type Filter = "none" | (typeof filters)[number];
+type Filter = "none" | (typeof filters)[number];
 
-export interface PartUse {
+interface PartUse {
   readonly name: string;
   readonly filter: Filter;
 }
