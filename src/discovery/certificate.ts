@@ -5,7 +5,7 @@
 import { hash } from "node:crypto";
 import type { VersionFacts } from "../core/place.ts";
 import { Cursor, elementLength, Malformed, oidKey, oidText, tag } from "./der.ts";
-import { maxNames, type CertificateFacts, type ParsedItem, type Container } from "./found.ts";
+import { maxNames, type CertificateFacts, type Container, type Found, type ParsedItem } from "./found.ts";
 
 const none: readonly string[] = [];
 
@@ -380,10 +380,11 @@ function readCertificate(bytes: Buffer, from: number, to: number): CertificateCo
   const subject = readName(cursor);
   const key = readPublicKey(cursor);
   const publicKeySha256 = hash("sha256", bytes.subarray(cursor.start, cursor.stop), "hex");
-  const extensions = readExtensions(cursor);
+  const certificate = readExtensions(cursor);
   cursor.at = contentEnd;
   cursor.limit = certificateEnd;
-  const signature = readSignatureAlgorithm(cursor);
+  certificate.selfIssued = subject === issuer;
+  certificate.signature = readSignatureAlgorithm(cursor);
   cursor.expect(tag.bitString, "the signature");
   return {
     facts: {
@@ -397,23 +398,33 @@ function readCertificate(bytes: Buffer, from: number, to: number): CertificateCo
       serial,
     },
     key,
-    certificate: { ...extensions, selfIssued: subject === issuer, signature },
+    certificate,
   };
 }
 
 /** RFC 5280 allows 20 octets; some are longer, none is endless. */
 const longestSerial = 64;
 
+/** {@link CertificateFacts} while they are being read: filled in place, because tens of thousands of copies show. */
 interface Extensions {
   names: readonly string[];
   isCa: boolean;
+  selfIssued: boolean;
+  signature: string;
   subjectKeyId: string | null;
   authorityKeyId: string | null;
 }
 
 /** Reads the optional fields at the end of a certificate's content. Only the extensions that are used are looked into. */
 function readExtensions(cursor: Cursor): Extensions {
-  const found: Extensions = { names: none, isCa: false, subjectKeyId: null, authorityKeyId: null };
+  const found: Extensions = {
+    names: none,
+    isCa: false,
+    selfIssued: false,
+    signature: "",
+    subjectKeyId: null,
+    authorityKeyId: null,
+  };
   const { bytes } = cursor;
   while (cursor.more) {
     // [1] and [2] are the unique identifiers of version 2.
@@ -528,7 +539,10 @@ export function certificateItem(
 ): ParsedItem {
   const length = elementLength(bytes, from, to);
   const { facts, key, certificate } = readCertificate(bytes, from, to);
-  return {
+  // The scan fills in where it was found; having the fields from the start spares a copy of each item.
+  const item: Found = {
+    source: "",
+    path: "",
     kind: "certificate",
     container,
     index,
@@ -538,4 +552,5 @@ export function certificateItem(
     certificate,
     problems: more || length === to - from ? none : [`${to - from - length} bytes follow the certificate`],
   };
+  return item;
 }

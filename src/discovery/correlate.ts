@@ -81,6 +81,7 @@ export interface CorrelateOptions {
 
 const dayMs = 86_400_000;
 const maxPlaces = 100;
+const maxEarly = 5000;
 /** Longest life of a public server certificate (CA/Browser Forum, baseline requirements 6.3.2, for those issued since September 2020). */
 const longestPublicMs = 398 * dayMs;
 
@@ -126,6 +127,8 @@ export function openCorrelator(): Correlator {
         }
       }
       early.push(...orderFindings(items));
+      // A million odd files must not become a million sentences; nobody reads on after these.
+      if (early.length > maxEarly) early.length = maxEarly;
     },
     finish: (options) => finish(certificates, privateKeys, early, options),
   };
@@ -223,7 +226,10 @@ function finish(
   const bySubject = new Map<string, Gathered[]>();
   const byKey = new Map<string, Gathered[]>();
   for (const one of certificates.values()) {
-    push(bySubject, one.first.facts.subject ?? "", one);
+    // Only these can be an issuer.
+    if (one.first.certificate?.isCa === true || one.first.certificate?.selfIssued === true) {
+      push(bySubject, one.first.facts.subject ?? "", one);
+    }
     const key = one.first.facts.publicKeySha256;
     if (key !== undefined) push(byKey, key, one);
   }
@@ -294,7 +300,10 @@ function correlated(
     keyType,
     keyBits,
     copies: one.copies,
-    places: one.places.toSorted((a, b) => compare(a.path, b.path) || a.index - b.index),
+    places:
+      one.places.length === 1
+        ? one.places
+        : one.places.toSorted((a, b) => compare(a.path, b.path) || a.index - b.index),
     privateKeys: key?.places.toSorted((a, b) => compare(a.path, b.path)) ?? [],
     issuerFingerprint: issuers.get(facts.fingerprint)?.first.facts.fingerprint ?? null,
     chain: leadsToRoot(one, issuers) ? "complete" : "open",
@@ -328,12 +337,18 @@ const judgements: readonly Judgement[] = [
   livesLong,
 ];
 
+/** Most have none, of many thousands. */
+const nothing: Finding[] = [];
+
 function certificateFindings(one: CorrelatedCertificate, options: CorrelateOptions): Finding[] {
-  return judgements.flatMap((judge) => {
+  let findings = nothing;
+  for (const judge of judgements) {
     const verdict = judge(one, options);
-    if (verdict === undefined) return [];
-    return [{ ...verdict, paths: pathsOf(one.places), fingerprint: one.facts.fingerprint }];
-  });
+    if (verdict === undefined) continue;
+    if (findings === nothing) findings = [];
+    findings.push({ ...verdict, paths: pathsOf(one.places), fingerprint: one.facts.fingerprint });
+  }
+  return findings;
 }
 
 function pathsOf(places: readonly FoundAt[]): string[] {
@@ -594,6 +609,7 @@ function mismatches(
 
 /** An endpoint that serves an older certificate than the file it probably loads: renewed, and nobody reloaded the server. */
 function reloadFindings(list: readonly CorrelatedCertificate[], { nowMs }: CorrelateOptions): Finding[] {
+  if (!list.some(isServed)) return [];
   const newest = new Map<string, CorrelatedCertificate>();
   for (const one of list) {
     if (one.certificate === undefined || one.certificate.isCa || !one.places.some((place) => place.container !== "tls"))

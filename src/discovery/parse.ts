@@ -69,6 +69,8 @@ const end = Buffer.from("-----END ");
 /** Base64 of `-----BEGIN`: PEM inside a value of a Kubernetes secret or a kubeconfig. */
 const wrappedArmour = Buffer.from("LS0tLS1CRUdJTi");
 const longestLabel = 64;
+/** Certificates are public, so that nothing is lost by keeping the last one's bytes. */
+const scratch = Buffer.allocUnsafeSlow(64 * 1024);
 /** The largest real revocation lists have some ten megabytes. */
 const maxBlock = 32 * 1024 * 1024;
 
@@ -110,7 +112,8 @@ function* parseAny(bytes: Buffer, options: ParseOptions): Generator<Outcome, voi
   }
   const counter: Counter = { index: 0, line: 1, counted: 0 };
   yield* parsePem(bytes, counter, "pem", options);
-  yield* parseWrapped(bytes, counter, options);
+  // A large bundle of plain PEM holds no PEM inside base64 as well; looking for it would cost as much as reading the bundle.
+  if (counter.index === 0 || bytes.length < 1024 * 1024) yield* parseWrapped(bytes, counter, options);
   if (counter.index === 0) yield* parseSshLines(bytes, counter);
 }
 
@@ -137,7 +140,7 @@ function* parsePem(
 ): Generator<Outcome, void, void> {
   let at = 0;
   // Where the next END is, looked for again only behind it: a file of a million BEGINs and one END must not take a million searches.
-  let nextEnd = bytes.indexOf(end);
+  let nextEnd = 0;
   for (;;) {
     const start = bytes.indexOf(armour, at);
     if (start === -1) return;
@@ -150,10 +153,15 @@ function* parsePem(
     const after = bytes[body];
     const escaped = after === 0x5c;
     if (after !== 0x0a && after !== 0x0d && after !== 0x20 && after !== 0x09 && !escaped) continue;
-    if (nextEnd !== -1 && nextEnd < body) nextEnd = bytes.indexOf(end, body);
-    const stop = nextEnd;
-    const next = bytes.indexOf(armour, body);
-    if (stop === -1 || (next !== -1 && next < stop)) {
+    // Base64 has no dash, so that the first one is the end of a sound block; looking for one byte is much the fastest search.
+    let stop = bytes.indexOf(0x2d, body);
+    if (stop !== -1 && !startsWith(bytes, end, stop)) {
+      if (nextEnd !== -1 && nextEnd < body) nextEnd = bytes.indexOf(end, body);
+      stop = nextEnd;
+      const next = bytes.indexOf(armour, body);
+      if (next !== -1 && next < stop) stop = -1;
+    }
+    if (stop === -1) {
       if (atLineStart(bytes, start) && isOurs(label)) {
         yield problem(`${where(bytes, start, counter)}: "${label}" begins and never ends: it is cut off`);
         counter.index++;
@@ -187,6 +195,11 @@ function* parsePem(
   }
 }
 
+function startsWith(bytes: Buffer, wanted: Buffer, at: number): boolean {
+  for (let i = 0; i < wanted.length; i++) if (bytes[at + i] !== wanted[i]) return false;
+  return true;
+}
+
 function isOurs(label: string): boolean {
   return (
     label.endsWith("CERTIFICATE") ||
@@ -214,6 +227,14 @@ function* parseBlock(
   if (label.endsWith("PRIVATE KEY")) {
     yield* parsePrivateKey(bytes, start, body, stop, blockEnd, label, escaped, index, container, options);
     return;
+  }
+  if (label === "CERTIFICATE" && !escaped && stop - body <= scratch.length) {
+    // Read and done with before anything else runs, so that one buffer serves all.
+    const length = scratch.write(bytes.toString("latin1", body, stop), "base64");
+    if (length > 0 && scratch[0] === tag.sequence) {
+      yield lenientCertificate(scratch.subarray(0, length), container, index, false);
+      return;
+    }
   }
   const der = decode(bytes, body, stop, escaped);
   switch (label) {

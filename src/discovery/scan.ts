@@ -260,18 +260,19 @@ function isWorthReading(head: Buffer): boolean {
 async function scanBytes(run: Run, source: string, path: string, bytes: Buffer): Promise<void> {
   let items: Found[] = [];
   let any = false;
+  const place = { source, path };
   let problems = 0;
   try {
     for (const outcome of parse(bytes, { name: path, hasPasswords: run.passwords.length > 0 })) {
       any = true;
       if (outcome.kind === "heavy") {
-        for (const item of await openContainer(run, source, path, outcome)) items.push({ ...item, source, path });
+        for (const item of await openContainer(run, source, path, outcome)) items.push(Object.assign(item, place));
       } else if (outcome.kind === "problem") {
         problems++;
         if (problems <= maxProblemsPerFile)
           await report(run, { source, path, code: outcome.code, text: sentence(outcome.text) });
       } else {
-        items.push({ ...outcome, source, path });
+        items.push(Object.assign(outcome, place));
         if (items.length >= chunkItems) {
           await deliver(run, items);
           items = [];
