@@ -16,7 +16,7 @@ import { ConnectorError, type CallContext, type VersionHandle } from "../../src/
 import { Secret } from "../../src/connectors/secret.ts";
 import { sshCommand, sshFile, sshSystem } from "../../src/connectors/ssh/connector.ts";
 import { publicLine } from "../../src/connectors/ssh/keys.ts";
-import { freePort } from "../support/postgres-server.ts";
+import { freePort } from "../../src/demo/postgres-server.ts";
 
 const sshd = "/usr/sbin/sshd";
 const isRoot = process.getuid?.() === 0;

@@ -14,7 +14,7 @@ import { postgresRole, postgresServerTls, postgresSystem } from "../../src/conne
 import { factsOf } from "../../src/connectors/shared/x509.ts";
 import { versionOf } from "../../src/connectors/connector.contract.ts";
 import { startClients } from "../support/env-file-client.ts";
-import { debianBinaries, startPostgres, type PostgresServer } from "../support/postgres-server.ts";
+import { debianBinaries, startPostgres, type PostgresServer } from "../../src/demo/postgres-server.ts";
 import { selfSigned } from "../support/self-signed.ts";
 
 const binaries = await debianBinaries();

@@ -1,7 +1,7 @@
 import { createHash, createHmac, pbkdf2Sync } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startPostgres, type PostgresServer } from "../../../test/support/postgres-server.ts";
+import { startPostgres, type PostgresServer } from "../../demo/postgres-server.ts";
 import { startPostgresProxy, type PostgresProxy, type Treatment } from "../../../test/support/postgres-proxy.ts";
 import { placeContract, secretVersions, versionOf, type Fault, type PlaceWorld } from "../connector.contract.ts";
 import { ConnectorError, type CallContext, type VersionHandle } from "../connector.ts";

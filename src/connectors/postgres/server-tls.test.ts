@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startPostgres, type PostgresServer } from "../../../test/support/postgres-server.ts";
+import { startPostgres, type PostgresServer } from "../../demo/postgres-server.ts";
 import { startPostgresProxy, type Treatment } from "../../../test/support/postgres-proxy.ts";
 import { selfSigned } from "../../../test/support/self-signed.ts";
 import { placeContract, versionOf, type Fault, type PlaceWorld } from "../connector.contract.ts";
