@@ -579,6 +579,18 @@ describe("the store", () => {
     expect([...inTypes].sort()).toEqual(rows.map((row) => row.name).sort());
   });
 
+  test("an outside server serves as well, and its key lies in a folder of its own", async () => {
+    const { host, user, password } = await connectionOf(t);
+    const url = `postgresql://${user}:${String(password)}@localhost/${t.database}?host=${encodeURIComponent(host!)}`;
+    const outside = await openStore({ dataDir: t.dataDir, databaseUrl: url });
+    await store.settings.put("shared", "yes");
+    expect(await outside.settings.get("shared")).toBe("yes");
+    expect(outside.where).toMatchObject({ kind: "outside", text: `localhost:5432/${t.database}` });
+    expect(JSON.stringify(outside.where)).not.toContain(password);
+    expect(outside.dataDir).toBe(`${t.dataDir}/outside-localhost-5432-${t.database}`);
+    await outside.close();
+  });
+
   test("an outside server is refused readably", async () => {
     await expect(openStore({ dataDir: t.dataDir, databaseUrl: "mysql://x" })).rejects.toMatchObject({
       code: "misconfigured",

@@ -11,7 +11,7 @@ export type Json = string | number | boolean | null | readonly Json[] | { readon
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // Rows
 
-export interface EstateRevision {
+interface EstateRevision {
   readonly number: number;
   readonly digest: string;
   /** The declarations as written, before `${env:…}` and `${file:…}` are resolved. */
