@@ -4,6 +4,7 @@
  */
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { isIP } from "node:net";
 import { performance } from "node:perf_hooks";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -195,7 +196,7 @@ describe("the certificate reader agrees with node:crypto", () => {
       .split(", ")
       .filter((name) => name.startsWith("DNS:"))
       .map((name) => name.slice(4));
-    expect(item.certificate!.names.filter((name) => !/^[\d.]+$|:|@/.test(name))).toEqual(names.slice(0, 100));
+    expect(item.certificate!.names.filter((name) => isIP(name) === 0 && !/[:@]/.test(name))).toEqual(names.slice(0, 100));
     const details = node.publicKey.asymmetricKeyDetails;
     if (item.keyType === "RSA") expect(item.keyBits).toBe(details?.modulusLength);
     if (item.keyType === "EC P-256") expect(details?.namedCurve).toBe("prime256v1");
