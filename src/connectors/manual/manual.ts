@@ -46,7 +46,7 @@ export function openManual(config: ManualConfig): Place {
 }
 
 /** Public values only. What a version does not have is said, so that nobody types an empty field. */
-export function fill(template: string, version: VersionHandle): string {
+function fill(template: string, version: VersionHandle): string {
   const { facts, placement } = version;
   const dateOf = (timeMs: number | undefined): string | undefined =>
     timeMs === undefined ? undefined : new Date(timeMs).toISOString();

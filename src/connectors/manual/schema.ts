@@ -4,7 +4,7 @@ import { commandSchema } from "../shared/settings.ts";
 import { startTlsKinds } from "../shared/tls.ts";
 
 /** Public names of a version that instructions may show. Secrets are not among them. */
-export const placeholders = [
+const placeholders = [
   "id",
   "fingerprint",
   "sha1",

@@ -16,7 +16,7 @@ export interface PostgresSystem {
 }
 
 /** `off`: plain text. `require`: encrypted, and nobody is authenticated. `verify-full`: the certificate must be trusted and name the host. */
-export interface PostgresTls {
+interface PostgresTls {
   readonly mode: "off" | "require" | "verify-full";
   readonly ca?: string | undefined;
   readonly serverName?: string | undefined;

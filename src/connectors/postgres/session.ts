@@ -40,7 +40,7 @@ interface PgFacts {
   readonly routine: string;
 }
 
-export function pgFacts(error: unknown): PgFacts {
+function pgFacts(error: unknown): PgFacts {
   const fields = error instanceof Error ? (error as Error & { code?: unknown; routine?: unknown }) : {};
   const text = (value: unknown): string =>
     typeof value === "string" && /^[A-Za-z0-9_]{1,60}$/.test(value) ? value : "";
@@ -56,7 +56,7 @@ export interface Needs {
 }
 
 /** Turns a driver's error into one of ours: SQLSTATE and our own sentence, nothing else. */
-export function toConnectorError(error: unknown, stage: Stage, doing: string, needs?: Needs): ConnectorError {
+function toConnectorError(error: unknown, stage: Stage, doing: string, needs?: Needs): ConnectorError {
   if (error instanceof ConnectorError) return error;
   const { code } = pgFacts(error);
   const message = error instanceof Error ? error.message : "";
@@ -124,7 +124,7 @@ export function toConnectorError(error: unknown, stage: Stage, doing: string, ne
   );
 }
 
-export function clientConfig(system: PostgresSystem, who: SignIn): pg.ClientConfig {
+function clientConfig(system: PostgresSystem, who: SignIn): pg.ClientConfig {
   const { tls } = system;
   return {
     host: system.host,

@@ -22,7 +22,7 @@ import type { Ran } from "./run.ts";
 import { duration } from "./settings.ts";
 import { factsOf } from "./x509.ts";
 
-export const protocolVersion = 1;
+const protocolVersion = 1;
 /** More than a thousand entries with long marks; a program that says more has lost its way. */
 export const mostOutputBytes = 1024 * 1024;
 const mostTextChars = 500;
@@ -32,7 +32,7 @@ export type Transport = (cx: CallContext, input: Buffer, timeoutMs: number) => P
 
 const optionalVerbs = ["add", "activate", "remove", "probe", "adopt", "endSessions"] as const;
 type OptionalVerb = (typeof optionalVerbs)[number];
-export type Verb = OptionalVerb | "observe";
+type Verb = OptionalVerb | "observe";
 const effects: ReadonlySet<Verb> = new Set<Verb>(["add", "activate", "remove", "endSessions"]);
 
 const traitsSchema = z

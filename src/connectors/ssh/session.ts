@@ -5,7 +5,7 @@ import { ConnectorError, type CallContext } from "../connector.ts";
 import type { SshSystem } from "./schema.ts";
 
 /** As `ssh-keygen -lf` prints it (RFC 4648 base64 without padding). */
-export function hostFingerprint(key: Buffer): string {
+function hostFingerprint(key: Buffer): string {
   return `SHA256:${createHash("sha256").update(key).digest("base64").replace(/=+$/, "")}`;
 }
 

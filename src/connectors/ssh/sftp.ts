@@ -6,7 +6,7 @@ import { ConnectorError, type CallContext } from "../connector.ts";
 import type { SshSystem } from "./schema.ts";
 import { withSsh } from "./session.ts";
 
-export const maxRemoteFileBytes = 1024 * 1024;
+const maxRemoteFileBytes = 1024 * 1024;
 
 export interface RemoteFile {
   /** Links followed, so that a rename replaces the file and not the link to it. */
