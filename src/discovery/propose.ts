@@ -247,7 +247,9 @@ function trustPlaces(
     }
   }
   const names: string[] = [];
-  const paths = [...new Set(root.places.filter(isFile).map((place) => place.path))].filter((path) => !busy.has(path));
+  const paths = [
+    ...new Set(root.places.filter((place) => place.container === "pem").map((place) => place.path)),
+  ].filter((path) => !busy.has(path));
   for (const path of paths.slice(0, 20)) {
     const name = unique(`trust-${basename(path).replace(/\.[^.]*$/, "")}`, taken);
     into[name] = { type: "file.certificate", kind: "bundle", verifier: true, certificate: path };
@@ -274,7 +276,7 @@ function holderPlaces(one: CorrelatedCertificate, comments: string[]): { name: s
           ? { kind: "combined", holder: true, certificate: place.path }
           : { kind: "pair", holder: true, certificate: place.path, key: key.path };
       found.push({ name, settings: { type: "file.certificate", ...files } });
-    } else {
+    } else if (place.container === "jks") {
       comments.push(
         `${oneLine(place.path)} holds it as ${place.container}, which a program of yours has to write (type: command).`,
       );
@@ -288,8 +290,16 @@ function firstIndex(one: CorrelatedCertificate, path: string): number {
 function folderOf(path: string): string {
   return path.slice(0, Math.max(0, path.lastIndexOf("/")));
 }
+/** The key of the same name, of the same folder, or any; PEM before what a server would have to convert. */
 function nearestKey(path: string, keys: readonly FoundAt[]): FoundAt | undefined {
-  return keys.find((key) => folderOf(key.path) === folderOf(path)) ?? keys[0];
+  const readable = keys.filter((key) => key.container === "pem");
+  const stem = (of: string): string => of.replace(/\.[^./]*$/, "");
+  return (
+    readable.find((key) => stem(key.path) === stem(path)) ??
+    readable.find((key) => folderOf(key.path) === folderOf(path)) ??
+    readable[0] ??
+    keys[0]
+  );
 }
 
 const startTls: Readonly<Record<string, string>> = { postgres: "postgres", smtp: "smtp", imap: "imap" };

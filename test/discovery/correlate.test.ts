@@ -3,12 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse as parseYaml } from "yaml";
-import { createRegistry } from "../../src/connectors/registry.ts";
-import { definePlace, type PlaceConnector } from "../../src/connectors/connector.ts";
-import { certificateSchema } from "../../src/connectors/file/schema.ts";
-import { endpointSchema } from "../../src/connectors/tls/schema.ts";
-import { x509Ca, x509SelfSigned } from "../../src/connectors/x509/connector.ts";
-import { plainTraits } from "../../src/core/place.ts";
+import { shippedRegistry } from "../../src/connectors/registry.ts";
 import {
   correlate,
   nameOf,
@@ -234,32 +229,7 @@ describe("what is wrong", () => {
 });
 
 describe("proposals", () => {
-  const place = (type: string, config: PlaceConnector["config"], paths: readonly string[]): PlaceConnector =>
-    definePlace({
-      family: "place",
-      type,
-      title: type,
-      roles: ["holder", "verifier"],
-      config,
-      paths,
-      permissions: [],
-      traits: () => ({
-        ...plainTraits,
-        roles: ["holder", "verifier"],
-        ...(type === "file.certificate" ? { admits: "issuer" as const } : {}),
-      }),
-      open: () => {
-        throw new Error("a proposal opens nothing");
-      },
-    });
-  /** The real schemas; the connectors themselves have tests of their own. */
-  const registry = createRegistry({
-    places: [
-      place("file.certificate", certificateSchema, ["certificate", "key", "keystore", "passwordFile"]),
-      place("tls.endpoint", endpointSchema, []),
-    ],
-    issuers: [x509Ca, x509SelfSigned],
-  });
+  const registry = shippedRegistry();
   async function load(text: string): Promise<Awaited<ReturnType<typeof loadEstate>>> {
     const path = join(folder, `proposal-${folders++}.yaml`);
     writeFileSync(path, `version: 1\n${text}`);

@@ -196,7 +196,9 @@ describe("the certificate reader agrees with node:crypto", () => {
       .split(", ")
       .filter((name) => name.startsWith("DNS:"))
       .map((name) => name.slice(4));
-    expect(item.certificate!.names.filter((name) => isIP(name) === 0 && !/[:@]/.test(name))).toEqual(names.slice(0, 100));
+    expect(item.certificate!.names.filter((name) => isIP(name) === 0 && !/[:@]/.test(name))).toEqual(
+      names.slice(0, 100),
+    );
     const details = node.publicKey.asymmetricKeyDetails;
     if (item.keyType === "RSA") expect(item.keyBits).toBe(details?.modulusLength);
     if (item.keyType === "EC P-256") expect(details?.namedCurve).toBe("prime256v1");
