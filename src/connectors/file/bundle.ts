@@ -79,6 +79,7 @@ export function openBundle(config: CertificateConfig, path: string): Place {
     observe: async (cx, known): Promise<Observation> => {
       throwIfCancelled(cx);
       const { trusted } = await read();
+      const leaves = config.trusts === "issuer" ? await leavesOf(known) : [];
       const entries = new Map<string, Entry>();
       for (const { certificate, mark } of trusted) {
         const version = known.find((one) => one.facts.fingerprint === mark)?.id;
@@ -87,6 +88,9 @@ export function openBundle(config: CertificateConfig, path: string): Place {
           enabled: true,
           notAfterMs: certificate.validToDate.getTime(),
           ...(version === undefined ? {} : { version }),
+          ...(config.trusts === "issuer"
+            ? { admits: leaves.flatMap((leaf) => (leadsTo(leaf.chain, certificate) ? [leaf.id] : [])) }
+            : {}),
         });
       }
       const due = config.reload !== undefined && (await isReloadDue(path));
@@ -100,34 +104,58 @@ export function openBundle(config: CertificateConfig, path: string): Place {
           : {}),
       };
     },
-    add: async (cx, version) => {
-      throwIfCancelled(cx);
-      const certificate = await certificateIn(version);
-      const bundle = await read();
-      const mark = fingerprintOf(certificate);
-      if (!bundle.trusted.some((one) => one.mark === mark)) {
-        const newline = bundle.text.includes("\r\n") ? "\r\n" : "\n";
-        const gap = bundle.text === "" || bundle.text.endsWith("\n") ? "" : newline;
-        await replace(
-          cx,
-          bundle,
-          `${bundle.text}${gap}${certificate.toString().trimEnd().replaceAll("\n", newline)}${newline}`,
-        );
-      }
-      await reloadIfDue(cx);
-    },
-    remove: async (cx, version) => {
-      throwIfCancelled(cx);
-      const bundle = await read();
-      let { text } = bundle;
-      // From the end, so that what lies before keeps its place. A certificate may be there twice.
-      for (const { block, mark } of bundle.trusted.toReversed()) {
-        if (mark !== version.facts.fingerprint) continue;
-        const rest = text.slice(block.end).replace(/^[ \t]*\r?\n/, "");
-        text = text.slice(0, block.start) + rest;
-      }
-      if (text !== bundle.text) await replace(cx, bundle, text);
-      await reloadIfDue(cx);
-    },
+    // Where the CA is what is trusted, its certificates come and go with the rotation of the CA's own credential.
+    ...(config.trusts === "issuer" ? {} : { add, remove }),
   };
+
+  async function add(cx: CallContext, version: VersionHandle): Promise<void> {
+    throwIfCancelled(cx);
+    const certificate = await certificateIn(version);
+    const bundle = await read();
+    const mark = fingerprintOf(certificate);
+    if (!bundle.trusted.some((one) => one.mark === mark)) {
+      const newline = bundle.text.includes("\r\n") ? "\r\n" : "\n";
+      const gap = bundle.text === "" || bundle.text.endsWith("\n") ? "" : newline;
+      await replace(
+        cx,
+        bundle,
+        `${bundle.text}${gap}${certificate.toString().trimEnd().replaceAll("\n", newline)}${newline}`,
+      );
+    }
+    await reloadIfDue(cx);
+  }
+  async function remove(cx: CallContext, version: VersionHandle): Promise<void> {
+    throwIfCancelled(cx);
+    const bundle = await read();
+    let { text } = bundle;
+    // From the end, so that what lies before keeps its place. A certificate may be there twice.
+    for (const { block, mark } of bundle.trusted.toReversed()) {
+      if (mark !== version.facts.fingerprint) continue;
+      const rest = text.slice(block.end).replace(/^[ \t]*\r?\n/, "");
+      text = text.slice(0, block.start) + rest;
+    }
+    if (text !== bundle.text) await replace(cx, bundle, text);
+    await reloadIfDue(cx);
+  }
+}
+
+interface Leaf {
+  readonly id: string;
+  /** Leaf first. */
+  readonly chain: readonly X509Certificate[];
+}
+/** The certificates of the known versions. One whose certificate is not here is left out: then nobody can say that it is let in. */
+async function leavesOf(known: readonly VersionHandle[]): Promise<readonly Leaf[]> {
+  const leaves: Leaf[] = [];
+  for (const version of known) {
+    if (!version.hasMaterial) continue;
+    const material = await version.open();
+    if (material.kind === "key" && material.certificates.length > 0)
+      leaves.push({ id: version.id, chain: material.certificates.map(certificateOf) });
+  }
+  return leaves;
+}
+/** Whether one of the chain was signed by this CA: name and signature both, because names alone may be anybody's. */
+function leadsTo(chain: readonly X509Certificate[], ca: X509Certificate): boolean {
+  return chain.some((certificate) => certificate.checkIssued(ca) && certificate.verify(ca.publicKey));
 }

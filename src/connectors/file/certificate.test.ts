@@ -455,6 +455,21 @@ describe("file.certificate", () => {
     );
   });
 
+  it("says which versions a CA in the bundle lets in, and changes no CA for a leaf", async () => {
+    const path = join(folder(), "ca.pem");
+    const ours = await certificateVersions("with-ca");
+    const leaf = await ours.version(1);
+    writeFileSync(path, `${ours.caPem}${other.caPem}`);
+    const place = open({ kind: "bundle", certificate: path, trusts: "issuer" });
+    const seen = await place.observe(context(), [leaf, first]);
+    expect(seen.entries.map((entry) => [entry.mark, entry.admits])).toEqual([
+      [factsOf(ours.caPem).fingerprint, [leaf.id]],
+      [factsOf(other.caPem).fingerprint, []],
+    ]);
+    expect(place.add).toBeUndefined();
+    expect(place.remove).toBeUndefined();
+  });
+
   it("refuses a bundle that is damaged, and names the line", async () => {
     const path = join(folder(), "ca.pem");
     const damaged = `# one\n${theirPem}-----BEGIN CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nAAAA\n`;

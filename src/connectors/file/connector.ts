@@ -50,7 +50,14 @@ export const fileCertificate = definePlace({
     const changeMs = 200 + (config.precheck?.timeout ?? 0) + (config.reload?.timeout ?? 0);
     if (config.kind === "bundle") {
       // The certificates are public and come without their keys, so that there is nothing to adopt.
-      return { ...plainTraits, roles: ["verifier"], readable: false, writes: "whole-set", changeMs };
+      return {
+        ...plainTraits,
+        roles: ["verifier"],
+        readable: false,
+        writes: "whole-set",
+        admits: config.trusts,
+        changeMs,
+      };
     }
     if (config.stagingDir !== undefined)
       return { ...plainTraits, roles: ["holder"], storeCapacity: 16, staging: true, writes: "entries", changeMs };

@@ -14,7 +14,7 @@ import { run } from "../shared/run.ts";
 import type { Ran } from "../shared/run.ts";
 import type { CommandConfig } from "../shared/settings.ts";
 
-export function pendingMark(path: string): string {
+function pendingMark(path: string): string {
   return join(dirname(path), `.${basename(path)}.keyroll-reload-due`);
 }
 export async function isReloadDue(path: string): Promise<boolean> {

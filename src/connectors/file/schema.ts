@@ -37,7 +37,7 @@ export const valueSchema = z
       .describe("Which part of a version goes under which key, like { user: DB_USER, password: DB_PASSWORD }."),
     key: z.string().min(1).optional().describe("The one key that the template goes under."),
     template: template.optional().describe('The value, like "postgres://${user}:${password|url}@db/shop".'),
-    mode: mode.default(0o600).describe("Of the file, if it has to be made. One that is there keeps its own."),
+    mode: mode.prefault("0600").describe("Of the file, if it has to be made. One that is there keeps its own."),
     reload: commandSchema.optional().describe("Run after a change, so that what reads the file reads it again."),
   })
   .check((context) => {
@@ -90,7 +90,13 @@ export const certificateSchema = z
       .describe(
         "pair: a folder for versions; certificate and key are then read through its link `current`, which changes both at once.",
       ),
-    mode: mode.default(0o600).describe("Of a key, combined or keystore file that has to be made."),
+    trusts: z
+      .enum(["version", "issuer"])
+      .default("version")
+      .describe(
+        "bundle: version, where the certificates of this credential stand in it themselves (a CA); issuer, where their CA does and stays.",
+      ),
+    mode: mode.prefault("0600").describe("Of a key, combined or keystore file that has to be made."),
     precheck: commandSchema
       .optional()
       .describe(
@@ -106,9 +112,17 @@ export const certificateSchema = z
       pkcs12: ["keystore", "passwordFile"],
       bundle: ["certificate"],
     };
+    if (config.trusts === "issuer" && config.kind !== "bundle")
+      context.issues.push({
+        code: "custom",
+        path: ["trusts"],
+        input: config,
+        message: "is for kind bundle: the others hold a certificate, they trust none",
+      });
     const may: readonly (keyof typeof config)[] = [
       "kind",
       "mode",
+      "trusts",
       "precheck",
       "reload",
       ...need[config.kind],

@@ -15,9 +15,9 @@ import type { Held } from "./certificate.ts";
 import { clearReloadDue, isReloadDue, markReloadDue, precheck, reload } from "./reload.ts";
 import type { CertificateConfig } from "./schema.ts";
 
-export const certificateName = "certificate.pem";
-export const keyName = "key.pem";
-export const linkName = "current";
+const certificateName = "certificate.pem";
+const keyName = "key.pem";
+const linkName = "current";
 
 /** Folders that Keyroll makes are called by the fingerprint, so that each version has one and the same wherever it is put. */
 function folderName(version: VersionHandle): string {

@@ -259,11 +259,12 @@ const yaml: Format = {
           pathOf(key).map((part) => (/^\d+$/.test(part) ? Number(part) : part)),
           value,
         );
-      } catch {
+        changed = document.toString({ lineWidth: 0 });
+      } catch (error) {
+        if (error instanceof FormatError) throw error;
         // The library's message may quote the document.
-        throw new FormatError(`${key} cannot be added: what is there is no mapping`);
+        throw new FormatError(`${key} cannot be added: what is there is no mapping, or has an alias without an anchor`);
       }
-      changed = document.toString({ lineWidth: 0 });
     }
     return changed;
   },

@@ -1,11 +1,11 @@
 /** Settings of the issuer `random`. */
 import { z } from "zod";
 
-export const classes = ["lower", "upper", "digits", "symbols"] as const;
+const classes = ["lower", "upper", "digits", "symbols"] as const;
 export type CharacterClass = (typeof classes)[number];
 
 /** Below this an online guess has a chance within a rotation's life (NIST SP 800-63B asks for throttling instead, which we cannot see). */
-export const leastBits = 64;
+const leastBits = 64;
 
 export const randomSchema = z
   .strictObject({

@@ -27,7 +27,7 @@ export async function makeKey(algorithm: KeyAlgorithm): Promise<Secret> {
 
 /** What a certificate may be used for, in the words of the config. */
 export const usages = ["server", "client", "code-signing", "email", "time-stamping", "ocsp-signing"] as const;
-export type Usage = (typeof usages)[number];
+type Usage = (typeof usages)[number];
 const usageOids: Readonly<Record<Usage, string>> = {
   server: x509.ExtendedKeyUsage.serverAuth,
   client: x509.ExtendedKeyUsage.clientAuth,

@@ -12,7 +12,7 @@ import { Secret } from "../secret.ts";
 import { codeOf } from "./calls.ts";
 
 /** Configuration files, bundles and stores are smaller; the system's bundle of all CAs has a quarter of a megabyte. */
-export const maxFileBytes = 16 * 1024 * 1024;
+const maxFileBytes = 16 * 1024 * 1024;
 
 /** What a file held, and what must stay when it is replaced. */
 export interface FileSeen {

@@ -53,7 +53,7 @@ export const commandSchema = z.strictObject({
     .max(64)
     .describe("The program and its arguments, one by one. No shell reads them."),
   timeout: duration({ leastMs: 100, mostMs: 3_600_000 })
-    .default(30_000)
+    .prefault("30s")
     .describe("How long it may take before it is ended."),
 });
 export type CommandConfig = z.infer<typeof commandSchema>;

@@ -12,7 +12,7 @@ import { codeOf } from "./calls.ts";
 import { firstLine } from "./redact.ts";
 
 export const startTlsKinds = ["none", "postgres", "smtp", "imap"] as const;
-export type StartTls = (typeof startTlsKinds)[number];
+type StartTls = (typeof startTlsKinds)[number];
 
 export interface TlsTarget {
   readonly host: string;

@@ -295,7 +295,7 @@ export function chainFrom(leaf: X509Certificate, others: readonly X509Certificat
   }
   return chain;
 }
-export function isSelfSigned(certificate: X509Certificate): boolean {
+function isSelfSigned(certificate: X509Certificate): boolean {
   return certificate.subject === certificate.issuer && certificate.checkIssued(certificate);
 }
 

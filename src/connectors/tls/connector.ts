@@ -127,13 +127,14 @@ export const tlsEndpoint = definePlace({
   family: "place",
   type: "tls.endpoint",
   title: "What a TLS endpoint really serves (looks, changes nothing)",
-  roles: ["holder"],
+  // It has no role of its own: what is seen in use here is live somewhere, and holds back the removal of what is.
+  roles: [],
   config: endpointSchema,
   paths: ["caFile"],
   permissions: ["Connect to the endpoint."],
   traits: (config) => ({
     ...plainTraits,
-    roles: ["holder"],
+    roles: [],
     storeCapacity: 1,
     staging: false,
     readable: false,

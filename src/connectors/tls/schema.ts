@@ -25,7 +25,7 @@ export const endpointSchema = z.strictObject({
     .default(8)
     .describe("How many connections one look opens: replicas and old workers answer differently."),
   timeout: duration({ leastMs: 100, mostMs: 120_000 })
-    .default(5000)
+    .prefault("5s")
     .describe("For one connection, handshake included."),
 });
 export type EndpointConfig = z.infer<typeof endpointSchema>;

@@ -10,7 +10,7 @@ import type { Profile, Signer } from "../shared/certify.ts";
 import { factsOf, fingerprintOf, PemError, privateKeyOf } from "../shared/x509.ts";
 import type { SelfSignedConfig } from "./schema.ts";
 
-export function profileOf(config: SelfSignedConfig): Profile {
+function profileOf(config: SelfSignedConfig): Profile {
   return {
     subject: config.subject,
     names: config.names,
@@ -21,7 +21,7 @@ export function profileOf(config: SelfSignedConfig): Profile {
 }
 
 /** The key that was minted and sealed. Making another one here would leave the sealed one without a certificate. */
-export function mintedKey(intent: IssueIntent): KeyMaterial {
+function mintedKey(intent: IssueIntent): KeyMaterial {
   if (intent.minted?.kind === "key") return intent.minted;
   throw new ConnectorError(
     "misconfigured",

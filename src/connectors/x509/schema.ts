@@ -21,10 +21,10 @@ const profile = {
   usages: z.array(z.enum(usages)).default(["server"]).describe("leaf: what it may be used for."),
   pathLength: z.int().min(0).max(16).optional().describe("ca: how many CAs may stand below it. Absent: any number."),
   validity: duration({ leastMs: 60_000, mostMs: 40 * 366 * dayMs })
-    .default(90 * dayMs)
+    .prefault("90d")
     .describe("How long it is valid, like 90d. Never longer than its CA."),
   backdate: duration({ mostMs: 7 * dayMs })
-    .default(300_000)
+    .prefault("5m")
     .describe("How far back the validity begins, for clocks that are behind."),
 };
 
