@@ -13,7 +13,7 @@ import type { Counts } from "../demo/presenters.ts";
 import { removeWorld, startWorld, type DemoWorld } from "../demo/world.ts";
 import { main } from "./main.ts";
 import { busyLine } from "./progress.ts";
-import type { Io, Session } from "./session.ts";
+import type { Io, Session, Terminal } from "./session.ts";
 import { paragraph, table } from "./text.ts";
 
 const rereadMs = 2000;
@@ -23,11 +23,7 @@ const soak = "2s";
 const afterwardsMs = 3000;
 
 /** Where distributions keep the CA certificates that the machine trusts. */
-const systemBundles = [
-  "/etc/ssl/certs/ca-certificates.crt",
-  "/etc/pki/tls/certs/ca-bundle.crt",
-  "/etc/ssl/cert.pem",
-];
+const systemBundles = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 export async function runDemo(session: Session, dataDir: string): Promise<number> {
   const beganMs = session.io.now();
@@ -53,7 +49,11 @@ export async function runDemo(session: Session, dataDir: string): Promise<number
   let app: App | null = null;
   try {
     world = await startWorld({ folder, rereadMs, perSecond, soak });
-    const io: Io = { ...session.io, cwd: folder, env: { ...session.io.env, ...world.env, KEYROLL_DATA: join(folder, "data") } };
+    const io: Io = {
+      ...session.io,
+      cwd: folder,
+      env: { ...session.io.env, ...world.env, KEYROLL_DATA: join(folder, "data") },
+    };
     delete (io.env as Record<string, string | undefined>)["DATABASE_URL"];
     delete (io.env as Record<string, string | undefined>)["KEYROLL_FILE"];
     // Kept open from the first command to the last, so that the embedded server stays between them.
@@ -65,16 +65,21 @@ export async function runDemo(session: Session, dataDir: string): Promise<number
     const keyroll = async (...argv: string[]): Promise<void> => {
       if (signal.aborted) throw signal.reason;
       say(`\n${bold(`$ keyroll ${argv.join(" ")}`)}`);
-      const code = await main(argv, io, signal);
+      const short = argv[0] === "scan" ? beginning(session, 8) : null;
+      const code = await main(argv, short === null ? io : { ...io, stdout: short.terminal }, signal);
+      short?.end();
       if (signal.aborted) throw signal.reason;
-      if (code !== 0 && argv[0] !== "scan") throw new Problem("failed", `keyroll ${argv.join(" ")} ended with ${code}.`);
+      if (code !== 0 && argv[0] !== "scan")
+        throw new Problem("failed", `keyroll ${argv.join(" ")} ended with ${code}.`);
     };
     const bundle = systemBundles.find((path) => existsSync(path));
-    if (bundle !== undefined) await keyroll("scan", bundle, folder, "--quiet");
+    await keyroll("scan", folder, ...(bundle === undefined ? [] : [bundle]));
     await keyroll("status");
-    await keyroll("plan", "shop-db-password");
-    await keyroll("rotate", "shop-db-password", "--yes");
-    await keyroll("rotate", "shop-web", "--yes");
+    for (const name of ["shop-db-password", "shop-web"]) {
+      await keyroll("plan", name);
+      const { plan } = await app.plan({ credential: name });
+      await keyroll("rotate", name, "--plan", plan.digest.slice(0, 8), "--yes");
+    }
     await keyroll("status");
     await keyroll("audit", "verify");
 
@@ -83,11 +88,16 @@ export async function runDemo(session: Session, dataDir: string): Promise<number
     line.clear();
     const counts = world.counts();
     const oldPassword = await world.oldPassword();
+    const oldServed = await world.oldCertificateServed();
     say(`\n${bold("What the clients saw")}`);
-    say(summary(session, world, counts, oldPassword));
+    say(summary(session, world, counts, oldPassword, oldServed));
     const refused = counts.databaseRefused + counts.tlsRefused;
     const good =
-      refused === 0 && counts.databaseFailed === 0 && counts.tlsFailed === 0 && oldPassword === "refused" && counts.reasons.length === 0;
+      refused === 0 &&
+      counts.databaseFailed === 0 &&
+      counts.tlsFailed === 0 &&
+      oldPassword === "refused" &&
+      counts.reasons.length === 0;
     if (!good && counts.reasons.length > 0) say(`Last reasons: ${counts.reasons.join("; ")}`);
     say(
       `\nThat took ${formatDuration(session.io.now() - beganMs)}. The files, the journal and the store are in ${folder}; the next demo removes them.`,
@@ -104,18 +114,64 @@ export async function runDemo(session: Session, dataDir: string): Promise<number
   }
 }
 
-function summary(session: Session, world: DemoWorld, counts: Counts, oldPassword: "accepted" | "refused" | "unknown"): string {
+/** Shows the first lines only, and says how many more there were. */
+function beginning(session: Session, most: number): { readonly terminal: Terminal; end(): void } {
+  let shown = 0;
+  let left = 0;
+  const { stdout } = session.io;
+  return {
+    terminal: {
+      write(text: string) {
+        for (const line of text.split("\n").slice(0, -1)) {
+          if (shown < most) session.print(line);
+          else left++;
+          shown++;
+        }
+      },
+      isTTY: stdout.isTTY === true,
+      ...(stdout.columns === undefined ? {} : { columns: stdout.columns }),
+    },
+    end: () => {
+      if (left > 0) session.print(session.out.dim(`   (${left} more lines)`));
+    },
+  };
+}
+
+function summary(
+  session: Session,
+  world: DemoWorld,
+  counts: Counts,
+  oldPassword: "accepted" | "refused" | "unknown",
+): string {
   const oldTls = counts.tls[world.firstFingerprint] ?? 0;
   const newTls = Object.values(counts.tls).reduce((sum, count) => sum + count, 0) - oldTls;
   const yes = (is: boolean): string => (is ? "yes" : "NO");
   const rows = [
-    ["PostgreSQL logins", `${counts.database["shop_a"] ?? 0}`, `${counts.database["shop_b"] ?? 0}`, `${counts.databaseRefused}`, `${counts.databaseFailed}`, yes(oldPassword === "refused")],
-    ["TLS connections", `${oldTls}`, `${newTls}`, `${counts.tlsRefused}`, `${counts.tlsFailed}`, "no longer served"],
+    [
+      "PostgreSQL logins",
+      `${counts.database["shop_a"] ?? 0}`,
+      `${counts.database["shop_b"] ?? 0}`,
+      `${counts.databaseRefused}`,
+      `${counts.databaseFailed}`,
+      yes(oldPassword === "refused"),
+    ],
+    [
+      "TLS connections",
+      `${oldTls}`,
+      `${newTls}`,
+      `${counts.tlsRefused}`,
+      `${counts.tlsFailed}`,
+      oldServed ? "NO, still served" : "no longer served",
+    ],
   ];
   const titles = ["", "WITH THE OLD", "WITH THE NEW", "REFUSED", "OTHER FAILURES", "OLD ONE REFUSED AT THE END"];
   return table(
     rows,
-    titles.map((title, c) => ({ title, value: (row: readonly string[]) => row[c]!, ...(c > 0 && c < 5 ? { align: "right" as const } : {}) })),
+    titles.map((title, c) => ({
+      title,
+      value: (row: readonly string[]) => row[c]!,
+      ...(c > 0 && c < 5 ? { align: "right" as const } : {}),
+    })),
     { width: session.width },
   );
 }

@@ -158,10 +158,14 @@ export function assemble(input: AssembleInput): Assembled {
       if (id.startsWith("unknown at ")) return;
       itemOfVersion.set(v, items.push({ name: id, admits: bit(v), denies: 0, version: isIssued(id) ? v : null }) - 1);
     });
+  const expectSameSigner =
+    rotation.signer === undefined && rotation.from !== null && (record(rotation.to)?.material ?? "none") === "none";
   const lets = (entry: Entry, id: string): boolean => {
     if (entry.admits?.includes(id)) return true;
     const signer = signerOf(id);
-    if (signer === undefined) return false;
+    // Nobody signed it yet and the estate does not say who will: the plan expects the one who signed the last. Once it is made it is looked at.
+    if (signer === undefined)
+      return expectSameSigner && id === rotation.to && entry.admits?.includes(rotation.from!) === true;
     if (entry.mark === signer) return true;
     // Whoever lets in a sibling under the same CA lets in this one as well.
     return (entry.admits ?? []).some((other) => signerOf(other) === signer);
@@ -253,6 +257,11 @@ export function assemble(input: AssembleInput): Assembled {
       return [...sets];
     }
   }
+
+  if (expectSameSigner && caItems.size > 0)
+    notes.push(
+      `Expects the CA that signed ${rotation.from} to sign ${rotation.to} as well; that is checked before it is given to anybody.`,
+    );
 
   const watched = new Set<string>();
   for (const place of watchers)

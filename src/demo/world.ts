@@ -9,6 +9,7 @@ import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pg from "pg";
 import { certify, makeKey, serialFrom } from "../connectors/shared/certify.ts";
+import { fetchPeer } from "../connectors/shared/tls.ts";
 import { fingerprintOf, privateKeyOf } from "../connectors/shared/x509.ts";
 import { startPostgres, type PostgresServer } from "./postgres-server.ts";
 import type { Counts, PresenterSettings } from "./presenters.ts";
@@ -25,6 +26,8 @@ export interface DemoWorld {
   counts(): Counts;
   /** Tries the password from before the demo once more. */
   oldPassword(): Promise<"accepted" | "refused" | "unknown">;
+  /** Opens several more connections to the endpoint and looks whether any is served the certificate from before the demo. */
+  oldCertificateServed(): Promise<boolean>;
   /** Ends every process that was started, and keeps the files. */
   stop(): Promise<void>;
 }
@@ -88,7 +91,11 @@ export async function startWorld(options: DemoOptions): Promise<DemoWorld> {
     await database.sql("alter role shop_a set role shop");
     await database.sql("create database shop owner shop");
     const envFile = file("shop.env");
-    await writeFile(envFile, `# Read by the shop application every few seconds.\nDB_USER=shop_a\nDB_PASSWORD=${password}\n`, { mode: 0o600 });
+    await writeFile(
+      envFile,
+      `# Read by the shop application every few seconds.\nDB_USER=shop_a\nDB_PASSWORD=${password}\n`,
+      { mode: 0o600 },
+    );
 
     // The TLS endpoint, with a certificate that is close to its end.
     const leafKey = await makeKey("ec-p256");
@@ -114,8 +121,20 @@ export async function startWorld(options: DemoOptions): Promise<DemoWorld> {
     await writeFile(estateFile, estateText(tlsPort, options), { mode: 0o600 });
 
     const settings: PresenterSettings = {
-      database: { port: database.port, database: "shop", envFile, perSecond: options.perSecond, rereadMs: options.rereadMs },
-      tls: { port: tlsPort, serverName, bundle: file("ca.pem"), perSecond: options.perSecond, rereadMs: options.rereadMs },
+      database: {
+        port: database.port,
+        database: "shop",
+        envFile,
+        perSecond: options.perSecond,
+        rereadMs: options.rereadMs,
+      },
+      tls: {
+        port: tlsPort,
+        serverName,
+        bundle: file("ca.pem"),
+        perSecond: options.perSecond,
+        rereadMs: options.rereadMs,
+      },
     };
     const presenters = start("presenters.ts", [JSON.stringify(settings)]);
     children.push(presenters);
@@ -135,8 +154,30 @@ export async function startWorld(options: DemoOptions): Promise<DemoWorld> {
       firstFingerprint: fingerprintOf(chain[0]!),
       counts: () => counts,
       stop,
+      async oldCertificateServed() {
+        const old = fingerprintOf(chain[0]!);
+        for (let i = 0; i < 5; i++) {
+          const peer = await fetchPeer({
+            host: "127.0.0.1",
+            port: tlsPort,
+            serverName,
+            startTls: "none",
+            timeoutMs: 5000,
+            signal: AbortSignal.timeout(10_000),
+          });
+          if (peer.chain[0] !== undefined && fingerprintOf(peer.chain[0]) === old) return true;
+        }
+        return false;
+      },
       async oldPassword() {
-        const client = new pg.Client({ host: "127.0.0.1", port: running.port, database: "shop", user: "shop_a", password, connectionTimeoutMillis: 5000 });
+        const client = new pg.Client({
+          host: "127.0.0.1",
+          port: running.port,
+          database: "shop",
+          user: "shop_a",
+          password,
+          connectionTimeoutMillis: 5000,
+        });
         try {
           await client.connect();
           return "accepted";

@@ -95,7 +95,8 @@ async function doRotate(cx: Context, options: RotateOptions, name?: string): Pro
   const until =
     options.until === undefined ? null : countOption("--until", options.until, Math.max(1, plan.steps.length));
   const dry = options.dryRun === true;
-  if (session.format !== "json") {
+  // Who names the plan has seen it.
+  if (session.format !== "json" && (dry || options.plan === undefined)) {
     const view = planView(session, result, app.now());
     if (dry) session.print(view);
     else session.say(view);
@@ -213,7 +214,7 @@ async function confirm({ session }: Context, plan: Plan, options: RotateOptions)
     });
   }
   session.say("");
-  const noReturn = plan.mode === "breach" || plan.pointOfNoReturn !== null;
+  const noReturn = plan.mode === "breach" || (plan.from !== null && plan.pointOfNoReturn !== null);
   const gap =
     plan.gaps.length === 0
       ? ""
