@@ -34,6 +34,7 @@ export async function runDemo(session: Session, dataDir: string): Promise<number
   await sweep(parent);
   await mkdir(parent, { recursive: true, mode: 0o700 });
   const folder = await realpath(await mkdtemp(join(parent, "run-")));
+  const estate = join(folder, "estate");
   await writeFile(join(folder, "owner.pid"), `${process.pid}\n`);
 
   say(bold("Keyroll demo: a password and a certificate are rolled while clients keep connecting."));
@@ -48,16 +49,16 @@ export async function runDemo(session: Session, dataDir: string): Promise<number
   let world: DemoWorld | null = null;
   let app: App | null = null;
   try {
-    world = await startWorld({ folder, rereadMs, perSecond, soak });
+    world = await startWorld({ folder: estate, rereadMs, perSecond, soak });
     const io: Io = {
       ...session.io,
-      cwd: folder,
-      env: { ...session.io.env, ...world.env, KEYROLL_DATA: join(folder, "data") },
+      cwd: estate,
+      env: { ...session.io.env, ...world.env, KEYROLL_DATA: join(folder, "store") },
     };
     delete (io.env as Record<string, string | undefined>)["DATABASE_URL"];
     delete (io.env as Record<string, string | undefined>)["KEYROLL_FILE"];
     // Kept open from the first command to the last, so that the embedded server stays between them.
-    app = new App({ env: io.env, cwd: folder });
+    app = new App({ env: io.env, cwd: estate });
     await app.engine();
     line.clear();
     say(dim(`Up after ${formatDuration(session.io.now() - beganMs)}.`));
@@ -73,7 +74,7 @@ export async function runDemo(session: Session, dataDir: string): Promise<number
         throw new Problem("failed", `keyroll ${argv.join(" ")} ended with ${code}.`);
     };
     const bundle = systemBundles.find((path) => existsSync(path));
-    await keyroll("scan", folder, ...(bundle === undefined ? [] : [bundle]));
+    await keyroll("scan", estate, ...(bundle === undefined ? [] : [bundle]));
     await keyroll("status");
     for (const name of ["shop-db-password", "shop-web"]) {
       await keyroll("plan", name);
@@ -142,6 +143,7 @@ function summary(
   world: DemoWorld,
   counts: Counts,
   oldPassword: "accepted" | "refused" | "unknown",
+  oldServed: boolean,
 ): string {
   const oldTls = counts.tls[world.firstFingerprint] ?? 0;
   const newTls = Object.values(counts.tls).reduce((sum, count) => sum + count, 0) - oldTls;

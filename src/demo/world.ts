@@ -263,7 +263,7 @@ credentials:
 
 /** Removes a demo folder: only one that a demo made. */
 export async function removeWorld(folder: string): Promise<void> {
-  if (!existsSync(join(folder, "keyroll.yaml"))) return;
+  if (!existsSync(join(folder, "owner.pid"))) return;
   await chmod(folder, 0o700);
   await rm(folder, { recursive: true, force: true });
 }
