@@ -132,13 +132,14 @@ export function openCredential(
     );
 
     async function once<R>(spec: CallSpec, body: (connector: T, scope: CallScope) => Promise<R>): Promise<R> {
+      spec.signal?.throwIfAborted();
+      limit.breaker.enter();
       const scrubber = createScrubber();
       for (const setting of settings) learnSettings(scrubber, setting);
       const abort = new AbortController();
       const settled = new AbortController();
       const stop = (): void => abort.abort(spec.signal?.reason);
       if (!spec.effect) {
-        spec.signal?.throwIfAborted();
         spec.signal?.addEventListener("abort", stop, { once: true });
       }
       let alive = true;
@@ -190,7 +191,6 @@ export function openCredential(
           };
         },
       };
-      limit.breaker.enter();
       const work = (async () => body(connector, scope))();
       // A call that goes on after it was given up must not be able to bring the process down.
       const quiet = work.then(

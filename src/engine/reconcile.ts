@@ -278,6 +278,7 @@ class Turn {
   }
 
   async lookAt(places: readonly PlaceDecl[]): Promise<void> {
+    if (places.length === 0) return;
     this.step++;
     const looks = await look(this.deps, this.open, places, this.versions, this.seen, this.signal);
     const nowMs = await this.deps.nowMs();
@@ -909,12 +910,12 @@ class Turn {
     });
     let issued: Issued | null = null;
     let error: ConnectorError | null = null;
+    let minted: Material | undefined;
     try {
-      let minted: Material | undefined;
       if (!theirs) minted = await this.minted(versionId, (scope) => intentIn(scope));
       issued = await issuer.run(spec, (connector, scope) => connector.issue(scope.cx, intentIn(scope, minted)));
     } catch (thrown) {
-      if (thrown instanceof FencedOff) throw thrown;
+      if (minted !== undefined) secretOf(minted).wipe();
       error = asFailure(thrown);
     }
     this.deps.crashPoint("after-effect:issue");

@@ -16,6 +16,7 @@ import type { Json, Queries, RotationRow } from "../store/store.ts";
 import { openCredential } from "./connect.ts";
 import type { OpenCredential } from "./connect.ts";
 import type { EngineDeps } from "./deps.ts";
+import type { JournalRecord } from "./journal.ts";
 import { noRotationNotes, rotationNotesPlace, writeNotes } from "./memory.ts";
 import { look, readBack, sentence } from "./observe.ts";
 import type { Look } from "./observe.ts";
@@ -153,6 +154,9 @@ export async function startRotation(deps: EngineDeps, request: StartRequest): Pr
       );
     }
     return await deps.store.transaction(async (tx) => {
+      // The journal comes last in a transaction, because its end is locked until then.
+      const records: JournalRecord[] = [];
+      const actor = `person:${request.startedBy}`;
       for (const { version, material, place, isNew } of survey.adoptions) {
         if (isNew) {
           const row = await tx.versions.create({
@@ -169,20 +173,21 @@ export async function startRotation(deps: EngineDeps, request: StartRequest): Pr
           }
         } else await tx.versions.update(version.id, { material: "sealed" });
         await deps.sealer.seal(tx, { owner: credential.name, version: version.id, purpose: "material" }, material);
-        await deps.journal.append(tx, [
-          {
-            actor: request.startedBy,
-            rotation: null,
-            credential: credential.name,
-            kind: "version",
-            payload: { version: version.id, adoptedFrom: place, fingerprint: version.facts.fingerprint },
-          },
-        ]);
+        records.push({
+          actor,
+          rotation: null,
+          credential: credential.name,
+          kind: "version",
+          payload: { version: version.id, adoptedFrom: place, fingerprint: version.facts.fingerprint },
+        });
       }
       for (const row of await tx.versions.list(credential.name)) {
         if (row.id === survey.from) {
           if (request.mode === "breach") await tx.versions.update(row.id, { state: "compromised" });
-          else if (row.state !== "current") await tx.versions.update(row.id, { state: "current" });
+          // What was compromised once stays so, whatever kind of rotation takes it away.
+          else if (row.state !== "current" && row.state !== "compromised") {
+            await tx.versions.update(row.id, { state: "current" });
+          }
         } else if (row.state === "current") await tx.versions.update(row.id, { state: "retiring" });
       }
       const row = await tx.rotations.create({
@@ -202,25 +207,24 @@ export async function startRotation(deps: EngineDeps, request: StartRequest): Pr
         rotationNotesPlace,
         writeNotes({ ...noRotationNotes, signer: request.signer ?? null, parent: request.parent ?? null }),
       );
-      await deps.journal.append(tx, [
-        {
-          actor: request.startedBy,
-          rotation: row.id,
-          credential: credential.name,
-          kind: "rotation",
-          payload: {
-            status: "running",
-            mode: request.mode,
-            strategy: request.strategy,
-            from: survey.from,
-            planDigest: made.digest,
-            verdict: made.safety.verdict,
-            exposed: row.exposed,
-          },
+      records.push({
+        actor,
+        rotation: row.id,
+        credential: credential.name,
+        kind: "rotation",
+        payload: {
+          status: "running",
+          mode: request.mode,
+          strategy: request.strategy,
+          from: survey.from,
+          planDigest: made.digest,
+          verdict: made.safety.verdict,
+          exposed: row.exposed,
         },
-      ]);
+      });
       await writeLooks(tx, credential.name, survey.looks);
       await tx.enqueue(row.id);
+      await deps.journal.append(tx, records);
       return row;
     });
   } finally {

@@ -2,6 +2,7 @@
  * Workers: as many as wanted, on as many hosts as wanted. The queue only wakes; a lease with a growing fence says who may write, so that a
  * worker that was frozen and thaws finds itself fenced off, and one that died is replaced when its lease has run out.
  */
+import { setMaxListeners } from "node:events";
 import { hostname } from "node:os";
 import { randomBytes } from "node:crypto";
 import { FencedOff, StoreError } from "../store/store.ts";
@@ -113,6 +114,8 @@ export async function workOn(
 export async function startWorker(deps: EngineDeps, options: WorkerOptions = {}): Promise<EngineWorker> {
   const id = options.id ?? `${hostname()}-${process.pid}-${randomBytes(3).toString("hex")}`;
   const stopping = new AbortController();
+  // Every call of every rotation listens to it, which is not the leak that Node would warn of.
+  setMaxListeners(0, stopping.signal);
   const worker = await deps.store.work(
     async (rotation) => {
       if (stopping.signal.aborted) return;
