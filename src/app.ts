@@ -449,9 +449,7 @@ export class App {
   }
 
   /** Why the credential is in its state, and what holds the next step of its rotation. */
-  async explain(
-    name: string,
-  ): Promise<{
+  async explain(name: string): Promise<{
     readonly status: StatusItem;
     readonly explanation: Explanation;
     readonly rotation: RotationRow | null;
@@ -1087,6 +1085,12 @@ function statusOf(
     staleAfterMs,
     unseen: unseen.map((each) => each.place),
   });
+  // Nothing is known, and everything that was looked at is empty: the first version has to be made.
+  const none =
+    verdict.state === "fine" &&
+    current === undefined &&
+    !observations.some((row) => (row.observation?.entries.length ?? 0) > 0);
+  const first: Due | null = none ? { ...verdict, state: "due", reason: "there is no version yet" } : null;
   const rotating: Due | null =
     running === undefined
       ? null
@@ -1100,7 +1104,7 @@ function statusOf(
     kind: credential.kind,
     owner: credential.owner,
     labels: credential.labels,
-    due: rotating ?? verdict,
+    due: rotating ?? first ?? verdict,
     current: current?.id ?? null,
     notAfterMs: notAfterMs ?? null,
     seenAtMs,

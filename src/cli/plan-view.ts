@@ -21,8 +21,12 @@ export function sortOf(step: Pick<Step, "action" | "by">): Sort {
 export const paintOf = (sort: Sort, colors: Colors): Paint =>
   ({ add: colors.green, change: colors.yellow, check: colors.cyan, person: colors.bold, remove: colors.red })[sort];
 
+/** Whether rolling back means anything: not in a breach, not on the way back, and not where there is no old version. */
+export const hasWayBack = (plan: Pick<Plan, "mode" | "direction" | "from">): boolean =>
+  plan.mode === "planned" && plan.direction === "forward" && plan.from !== null;
+
 /** What holds if everything stops right after the step. */
-export function stopText(plan: Pick<Plan, "hasData" | "mode" | "direction">, step: Step): string {
+export function stopText(plan: Pick<Plan, "hasData" | "mode" | "direction" | "from">, step: Step): string {
   const { ifStopped } = step;
   const bad = [
     ...(ifStopped.serviceUp ? [] : ["some are refused"]),
@@ -31,8 +35,7 @@ export function stopText(plan: Pick<Plan, "hasData" | "mode" | "direction">, ste
   ];
   const state = bad.length === 0 ? "safe" : bad.join(", ");
   if (!ifStopped.canResume) return `${state}, cannot go on`;
-  if (plan.mode === "breach" || plan.direction === "back") return bad.length === 0 ? "safe" : state;
-  return `${state}, ${ifStopped.canRollBack ? "back out" : "cannot back out"}`;
+  return !hasWayBack(plan) ? state : `${state}, ${ifStopped.canRollBack ? "back out" : "cannot back out"}`;
 }
 
 function takes(step: Step): string {
@@ -99,7 +102,7 @@ export function planText(plan: Plan, options: PlanViewOptions): string {
       `${sum("remove")} remove`,
     ];
     const people = sum("person") > 0 ? " and the time of people" : "";
-    lines.push(`${parts.join(", ")}. About ${formatDuration(plan.estimateMs)}${people}.`);
+    lines.push(paragraph(`${parts.join(", ")}. About ${formatDuration(plan.estimateMs)}${people}.`, textWidth));
   }
   const sentence = safetySentence(plan);
   const word = sentence.split(/[ :]/, 1)[0]!;
@@ -116,9 +119,13 @@ export function planText(plan: Plan, options: PlanViewOptions): string {
     const text = `users of ${gap.holder} may be refused at ${gap.verifier} for up to ${formatDuration(gap.boundMs)} (${kind}). ${capital(clean(gap.cause))}`;
     lines.push(paragraph(text, textWidth, "     ", `${colors.yellow("Gap")}  `));
   }
-  if (plan.pointOfNoReturn !== null && plan.mode === "planned")
-    lines.push(`Point of no return: step ${plan.pointOfNoReturn} of ${plan.steps.length}.`);
-  else if (plan.mode === "planned" && plan.steps.length > 0) lines.push("It can be rolled back until its end.");
+  if (hasWayBack(plan) && plan.steps.length > 0)
+    lines.push(
+      plan.pointOfNoReturn === null
+        ? "It can be rolled back until its end."
+        : `Point of no return: step ${plan.pointOfNoReturn} of ${plan.steps.length}.`,
+    );
+  else if (plan.from === null) lines.push("It makes the first version, so there is no old one to go back to.");
   blocks.push(lines.join("\n"));
 
   const notes: string[] = [];
@@ -158,7 +165,7 @@ export function planText(plan: Plan, options: PlanViewOptions): string {
 
 export function stepTable(plan: Plan, options: Pick<PlanViewOptions, "colors" | "width">): string {
   const { colors, width } = options;
-  const noReturn = plan.mode === "planned" && plan.direction === "forward" ? plan.pointOfNoReturn : null;
+  const noReturn = hasWayBack(plan) ? plan.pointOfNoReturn : null;
   const divider = " no way back from here ";
   return table(
     plan.steps,
@@ -249,7 +256,7 @@ export function planMarkdown(plan: Plan, nowMs: number): string {
     "|--:|---|---|---|",
     ...plan.steps.map(
       (step) =>
-        `| ${step.n} | \`${marks[sortOf(step)]}\` ${cell(step.text)}${step.n === plan.pointOfNoReturn && plan.mode === "planned" ? " **(no way back from here)**" : ""} | ${takes(step)} | ${stopText(plan, step)} |`,
+        `| ${step.n} | \`${marks[sortOf(step)]}\` ${cell(step.text)}${step.n === plan.pointOfNoReturn && hasWayBack(plan) ? " **(no way back from here)**" : ""} | ${takes(step)} | ${stopText(plan, step)} |`,
     ),
     "",
     safetySentence(plan),

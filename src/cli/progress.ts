@@ -3,7 +3,7 @@ import stringWidth from "string-width";
 import type { RunStep, RunView } from "../app.ts";
 import { formatDuration } from "../core/time.ts";
 import type { Session } from "./session.ts";
-import { clean, padEnd, wrap } from "./text.ts";
+import { clean, padEnd } from "./text.ts";
 import { clock } from "./when.ts";
 
 export interface BusyLine {
@@ -24,7 +24,7 @@ export function busyLine(session: Session): BusyLine {
       lastMs = nowMs;
       shown = true;
       const width = (session.io.stderr.columns ?? 80) - 1;
-      session.io.stderr.write(`${clearLine}${session.err.dim(wrap(clean(text), width)[0] ?? "")}`);
+      session.io.stderr.write(`${clearLine}${session.err.dim(cut(clean(text), width))}`);
     },
     clear() {
       if (shown) session.io.stderr.write(clearLine);
@@ -87,6 +87,14 @@ function lines(session: Session): RunDisplay {
   };
 }
 
+/** In one line, and said so where something was left out. */
+export function cut(text: string, width: number): string {
+  if (stringWidth(text) <= width) return text;
+  let end = Math.min(text.length, width - 1);
+  while (end > 0 && stringWidth(text.slice(0, end)) > width - 1) end--;
+  return `${text.slice(0, end).trimEnd()}…`;
+}
+
 const spin = ["|", "/", "-", "\\"];
 
 /** For a terminal: the steps in place, with the one that is being done in the middle where there are too many. */
@@ -115,8 +123,6 @@ function drawing(session: Session): RunDisplay {
     const from =
       view.steps.length <= fits ? 0 : Math.min(view.steps.length - fits, Math.max(0, view.at - Math.ceil(fits / 2)));
     const shown = view.steps.slice(from, from + fits);
-    const cut = (text: string, width: number): string =>
-      stringWidth(text) <= width ? text : `${wrap(text, width - 1)[0]!}…`;
     const rows = shown.map((step) => {
       const took = step.tookMs === null ? "" : formatDuration(step.tookMs);
       const text = cut(clean(step.text), columns - 22);
@@ -126,14 +132,14 @@ function drawing(session: Session): RunDisplay {
     const { status } = view.rotation;
     const about =
       status === "running" ? `step ${view.at} of ${view.steps.length}` : `${status}: ${clean(waitText(view))}`;
-    const elapsed = formatDuration(Math.floor((session.io.now() - startedMs) / 1000) * 1000);
+    const elapsed = formatDuration(Math.max(1000, Math.floor((session.io.now() - startedMs) / 1000) * 1000));
     return [
       ...(from > 0 ? [err.dim(`      ${from} before`)] : []),
       ...rows,
       ...(from + shown.length < view.steps.length
         ? [err.dim(`      ${view.steps.length - from - shown.length} more`)]
         : []),
-      cut(`   ${about}, ${elapsed}`, columns - 1),
+      ...(view.rotation.endedAtMs === null ? [cut(`   ${about}, ${elapsed}`, columns - 1)] : []),
     ];
   };
   return {

@@ -7,7 +7,7 @@ import type { CredentialDecl, PlaceDecl } from "../core/place.ts";
 import type { Plan, Step } from "../core/plan.ts";
 import { formatDuration } from "../core/time.ts";
 import type { Json, TaskRow, VersionRow } from "../store/store.ts";
-import { safetySentence, sortOf, stopText } from "./plan-view.ts";
+import { hasWayBack, safetySentence, sortOf, stopText } from "./plan-view.ts";
 import { clean } from "./text.ts";
 import { dateTime } from "./when.ts";
 
@@ -94,7 +94,7 @@ export function runbookOf(input: RunbookInput): Runbook {
         undo: undoOf(step, plan),
         takes: step.estimateMs === 0 ? "at once" : formatDuration(step.estimateMs),
         ifItStops: stopText(plan, step),
-        noWayBack: step.n === plan.pointOfNoReturn && plan.mode === "planned",
+        noWayBack: step.n === plan.pointOfNoReturn && hasWayBack(plan),
       };
     }),
     after: [
@@ -197,6 +197,7 @@ function checkOf(step: Step, place: PlaceDecl | undefined): string {
 
 function undoOf(step: Step, plan: Plan): string {
   if (plan.mode === "breach") return "None: the compromised version must not come back.";
+  if (plan.from === null) return "None: there is no old version to go back to.";
   if (!step.ifStopped.canRollBack) return "None: from here the only way is forward.";
   const where = step.place ?? "there";
   switch (sortOf(step)) {

@@ -32,7 +32,7 @@ export function reasonOf(item: StatusItem, nowMs: number): string {
         : due.reason;
     case "late":
     case "due":
-      return `${due.reason}; ${start!}`;
+      return start === null ? due.reason : `${due.reason}; ${start}`;
     case "fine":
       return start ?? "nothing to do";
     case "unknown": {
@@ -62,7 +62,7 @@ export function statusColumns(session: Session, nowMs: number): readonly Column<
     {
       title: "EXPIRES",
       value: (item) => ({
-        text: item.model ? "" : expiry(item.notAfterMs, nowMs),
+        text: item.model || (item.current === null && item.notAfterMs === null) ? "" : expiry(item.notAfterMs, nowMs),
         paint: soon[item.due.state] ?? plain,
       }),
     },

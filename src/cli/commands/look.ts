@@ -95,6 +95,9 @@ async function showStatus({ session, app }: Context, options: StatusOptions, nam
     session.say(
       `   ${clean(item.credential)} was last seen whole ${ago(item.seenAtMs!, nowMs)}, so its line may be old.`,
     );
+  const running = all.find((item) => item.rotation?.status === "running" || item.rotation?.status === "waiting");
+  if (running !== undefined && (await app.workers()).length === 0)
+    session.say(`   No worker is running, so nothing goes on by itself. Start one with: keyroll serve`);
   session.next(whatNext(all, shown));
   return exitCode;
 }

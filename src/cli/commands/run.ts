@@ -190,7 +190,10 @@ async function watchRun(cx: Context, _: unknown, text = ""): Promise<number> {
   const id = await app.runId(text);
   const stream = session.format === "json";
   const { rest, view } = await follow(cx, id, { stopForPeople: !session.interactive, stream });
-  if (rest === "aborted") throw session.signal.reason;
+  if (rest === "aborted") {
+    session.say(`\nNobody watches any more; run ${id} goes on, at step ${view.at} of ${view.steps.length}.`);
+    throw session.signal.reason;
+  }
   if (!stream)
     session.print(
       view.rotation.endedAtMs === null ? personText(view, session.textWidth) : endText(view, session.textWidth),
