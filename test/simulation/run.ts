@@ -9,7 +9,7 @@ import { assemble, effectOf, type AssembleInput, type Effect, type VersionRecord
 import { next } from "../../src/core/next.ts";
 import type { Observation, PlaceDecl } from "../../src/core/place.ts";
 import { prove } from "../../src/core/prove.ts";
-import { afterChange, afterLook, noPlaceNotes, type PlaceNotes } from "../../src/engine/memory.ts";
+import { afterChange, afterLook, noPlaceNotes, settledByTime, type PlaceNotes } from "../../src/engine/memory.ts";
 import { memoryFor } from "../../src/engine/spec.ts";
 import { Random } from "../core/random.ts";
 import { randomShape, type Shape } from "./estate.ts";
@@ -92,6 +92,8 @@ class Run {
   readonly sight: Random;
   seen: Record<string, Observation | null> = {};
   effects = 0;
+  /** Waits in a row. */
+  idleTurns = 0;
   events = 0;
   crashes = 0;
   meddledAtMs: number | null = null;
@@ -181,8 +183,12 @@ class Run {
     const meddleAt = this.troubles.meddling && this.person.chance(0.12) ? this.person.below(day) : null;
     if (meddleAt !== null) this.world.at(startMs + meddleAt, () => this.meddle());
     const turnAfter =
-      this.troubles.rollback && this.shape.mode === "planned" && this.person.chance(0.25) ? 1 + this.person.below(10) : null;
+      this.troubles.rollback && this.shape.mode === "planned" && this.person.chance(0.25)
+        ? 1 + this.person.below(10)
+        : null;
     for (let turn = 0; turn < 3000; turn++) {
+      // It waits for something that never comes: no better than blocked, and judged as such.
+      if (this.idleTurns > 150) return this.finish("blocked");
       if (turnAfter !== null && this.effects >= turnAfter && !this.turned) {
         this.turned = true;
         this.kept.direction = "back";
@@ -222,7 +228,10 @@ class Run {
         continue;
       }
       this.kept.lastSeen.set(place.name, observation);
-      this.kept.notes.set(place.name, afterLook(place, this.notesOf(place.name), observation, this.world.nowMs).notes);
+      const { notes } = afterLook(place, this.notesOf(place.name), observation, this.world.nowMs);
+      // Once no request can arrive any more, what is seen is all there is.
+      const late = this.world.nowMs < this.kept.uncertainUntilMs;
+      this.kept.notes.set(place.name, late ? notes : { ...notes, maybe: [] });
     }
     this.maybeCrash();
     const assembled = assemble(this.input());
@@ -230,8 +239,10 @@ class Run {
     const unsure = this.world.nowMs < this.kept.uncertainUntilMs;
     const unseen = assembled.unseen.length > 0;
     if (decision.kind === "done") {
-      if (!unsure && !unseen) return "done";
-      this.pass(5000);
+      // The engine, too, declares a breach over only when every removal has had its time.
+      const travelling = this.shape.mode === "breach" && this.places.some((place) => !this.settled(place));
+      if (!unsure && !unseen && !travelling) return "done";
+      this.pass(travelling ? 3_600_000 : 5000);
       return null;
     }
     if (decision.kind === "blocked") {
@@ -240,6 +251,7 @@ class Run {
       return null;
     }
     if (decision.kind === "wait") {
+      this.idleTurns++;
       const longest = Math.max(
         ...this.places.map(({ traits }) => traits.propagationMs + traits.refreshMs + traits.drainMs),
         1000,
@@ -249,26 +261,47 @@ class Run {
     }
     const possible = decision.actions
       .map((action) => effectOf(assembled, action))
-      .filter((effect) => !assembled.unseen.includes(effect.place));
+      .filter((effect) => !this.inTheDark(effect, assembled.unseen));
     if (unsure || possible.length === 0) {
-      this.pass(5000);
+      this.pass(unsure ? 5000 : 5000 + this.choices.below(3_600_000));
       return null;
     }
     this.perform(this.choices.pick(possible));
     return null;
   }
 
+  /** As the engine holds back: what cannot be seen is not changed, and nothing is switched whose other end cannot be seen. */
+  inTheDark(effect: Effect, unseen: readonly string[]): boolean {
+    if (unseen.includes(effect.place)) return true;
+    const presentsTo = this.places.find((place) => place.name === effect.place)?.presentsTo ?? [];
+    // A replica that still lets the old version in would only grant anew what was ended.
+    if (effect.verb === "endSessions") return presentsTo.some((name) => !this.settled(this.placeOf(name)));
+    if (effect.phase !== "switch") return false;
+    return this.places.some(
+      (at) => (at.presentsTo.includes(effect.place) || presentsTo.includes(at.name)) && unseen.includes(at.name),
+    );
+  }
+
+  settled(place: PlaceDecl): boolean {
+    return settledByTime(place, this.notesOf(place.name), this.world.nowMs);
+  }
+
   // Doing ---------------------------------------------------------------------------------------------------------------------------------
 
   perform(effect: Effect): void {
     this.effects++;
+    this.idleTurns = 0;
     this.kept.intent = effect;
     this.maybeCrash();
     const fault = this.troubles.faults && this.faults.chance(0.15) ? this.faults.pick(faultKinds) : "none";
     this.pass(this.choices.below(2000));
     const applied = (): void => {
       const before = this.world.endangered();
-      if (!this.apply(effect)) return;
+      const answer = this.apply(effect);
+      // The declared traits are true here, so nothing that is offered may be refused.
+      if (answer === "refused" && this.meddledAtMs === null)
+        this.fail(`"${effect.text}" is refused by ${effect.place}`);
+      if (answer !== "done") return;
       this.check(`${effect.text}`);
       // A person who edits between our look and our write is found by the next look; what we did not see we cannot answer for.
       if (this.shape.exposed || this.meddledAtMs !== null) return;
@@ -307,8 +340,8 @@ class Run {
     this.kept.intent = null;
   }
 
-  /** What the outside makes of a request. False: it was refused or had been done before. */
-  apply(effect: Effect): boolean {
+  /** What the outside makes of a request. */
+  apply(effect: Effect): "done" | "already" | "refused" {
     const { world } = this;
     const { version, place: name } = effect;
     const verifier = world.verifiers.get(name);
@@ -316,7 +349,7 @@ class Run {
     switch (effect.verb) {
       case "issue": {
         // The same intent twice gives one version.
-        if (this.kept.versions.some((known) => known.id === version && known.material === "sealed")) return false;
+        if (this.kept.versions.some((known) => known.id === version && known.material === "sealed")) return "already";
         const theirs = this.shape.credential.issuer.traits.minting === "theirs";
         this.setMaterial(version, theirs ? "volatile" : "sealed");
         const trusting = this.shape.credential.issuer.place;
@@ -324,51 +357,51 @@ class Run {
           const place = world.verifiers.get(trusting)!;
           if (place.configured.size >= place.decl.traits.capacity && !place.configured.has(version)) {
             this.setMaterial(version, "none");
-            return false;
+            return "refused";
           }
           world.writeSet(trusting, new Set([...place.configured, version]));
         }
-        return true;
+        return "done";
       }
       case "seal":
         this.setMaterial(version, "sealed");
-        return true;
+        return "done";
       case "forget":
         this.kept.versions = this.kept.versions.filter((known) => known.id !== version);
-        return true;
+        return "done";
       case "add":
         if (verifier !== undefined) {
-          if (verifier.configured.has(version)) return false;
-          if (verifier.decl.traits.transitions.includes("serial") && world.settling(name)) return false;
+          if (verifier.configured.has(version)) return "already";
+          if (verifier.decl.traits.transitions.includes("serial") && world.settling(name)) return "refused";
           if (verifier.decl.traits.capacity === 1) world.writeSet(name, new Set([version]));
-          else if (verifier.configured.size >= verifier.decl.traits.capacity) return false;
+          else if (verifier.configured.size >= verifier.decl.traits.capacity) return "refused";
           else world.writeSet(name, new Set([...verifier.configured, version]));
         } else {
-          if (holder!.stored.size >= holder!.decl.traits.storeCapacity) return false;
+          if (holder!.stored.has(version)) return "already";
+          if (holder!.stored.size >= holder!.decl.traits.storeCapacity) return "refused";
           holder!.stored.add(version);
         }
-        return true;
+        return "done";
       case "activate":
         if (holder!.decl.traits.storeCapacity === 1) holder!.stored.clear();
         holder!.stored.add(version);
         world.setCurrent(name, version);
-        return true;
+        return "done";
       case "remove":
         if (verifier !== undefined) {
-          if (!verifier.configured.has(version)) return false;
-          if (verifier.decl.traits.transitions.includes("serial") && world.settling(name)) return false;
+          if (!verifier.configured.has(version)) return "already";
+          if (verifier.decl.traits.transitions.includes("serial") && world.settling(name)) return "refused";
           world.writeSet(name, new Set([...verifier.configured].filter((other) => other !== version)));
         } else holder!.stored.delete(version);
-        return true;
+        return "done";
       case "reencrypt":
         world.reencrypt(name, version);
-        return true;
+        return "done";
       case "stopReencrypt":
-        for (const edge of world.edges) if (edge.verifier === name) edge.job = null;
-        return true;
+        return "done";
       case "endSessions":
         world.endSessions(name, version);
-        return true;
+        return "done";
     }
   }
   setMaterial(id: string, material: VersionRecord["material"]): void {
@@ -377,26 +410,35 @@ class Run {
   }
 
   confirmed(effect: Effect): void {
-    if (effect.verb === "issue") this.kept.notes.set(this.issuedAt(), this.changed(this.issuedAt(), effect.version));
-    else if (this.isPlace(effect.place)) {
-      const { job: _, ...without } = this.changed(effect.place, effect.version);
-      const notes = effect.verb === "stopReencrypt" ? without : this.changed(effect.place, effect.version);
-      this.kept.notes.set(effect.place, {
-        ...notes,
-        ...(effect.verb === "activate" ? { wrote: effect.version } : {}),
-        ...(effect.verb === "reencrypt" ? { job: effect.version } : {}),
-      });
-    }
+    this.remember(effect, true);
   }
   /** No answer: it may have happened, and until the longest life of a request has passed it may still happen. */
   unknown(effect: Effect): void {
     this.kept.uncertainUntilMs = this.world.nowMs + requestLifeMs;
-    if (effect.verb === "issue") this.kept.notes.set(this.issuedAt(), this.changed(this.issuedAt(), effect.version));
-    else if (this.isPlace(effect.place))
-      this.kept.notes.set(effect.place, {
-        ...this.changed(effect.place, effect.version),
-        ...(effect.verb === "reencrypt" ? { job: effect.version } : {}),
-      });
+    this.remember(effect, false);
+  }
+  /** As the engine remembers it. */
+  remember(effect: Effect, answered: boolean): void {
+    const name = effect.verb === "issue" ? this.issuedAt() : effect.place;
+    if (!this.isPlace(name)) return;
+    const notes = this.notesOf(name);
+    if (effect.verb === "stopReencrypt") {
+      // Nobody is asked to stop, so it goes on until the next start.
+      const { job: _, ...others } = notes;
+      this.kept.notes.set(name, others);
+      return;
+    }
+    const last = this.kept.lastSeen.get(name) ?? null;
+    const { nowMs } = this.world;
+    const changed = afterChange(this.placeOf(name), notes, last, nowMs, effect.version, "app#1");
+    const wrote =
+      effect.verb !== "activate"
+        ? {}
+        : answered
+          ? { wrote: effect.version, maybe: [] }
+          : { maybe: [...changed.maybe, effect.version] };
+    const job = answered && effect.verb === "reencrypt" ? { job: effect.version } : {};
+    this.kept.notes.set(name, { ...changed, ...wrote, ...job });
   }
   isPlace(name: string): boolean {
     return this.places.some((place) => place.name === name);
@@ -404,12 +446,6 @@ class Run {
   issuedAt(): string {
     return this.shape.credential.issuer.place ?? "issuer";
   }
-  changed(name: string, version: string): PlaceNotes {
-    if (!this.isPlace(name)) return noPlaceNotes;
-    const last = this.kept.lastSeen.get(name) ?? null;
-    return afterChange(this.placeOf(name), this.notesOf(name), last, this.world.nowMs, version, "app#1");
-  }
-
   /** After a crash: what was begun may have happened; what was shown once and not sealed is lost. */
   resume(): void {
     const { intent } = this.kept;
@@ -455,6 +491,8 @@ class Run {
   finish(end: "done" | "blocked"): Outcome {
     const turned = this.turned ? " after it was turned round" : "";
     this.say(`${end}${turned}`);
+    const breached = end === "done" && this.shape.mode === "breach" && this.meddledAtMs === null;
+    if (breached && this.world.usable("app#1")) this.fail("it says done, and the compromised version is still of use");
     this.pass(3 * day);
     const target = this.kept.direction === "forward" ? this.to : "app#1";
     if (end === "blocked") {
@@ -485,8 +523,6 @@ class Run {
         for (const id of edge.records)
           if (id !== target) this.fail(`at the end data of ${edge.holder} is still under ${id}`);
       if (this.world.refused().length > 0) this.fail(`at the end somebody is refused`);
-      if (this.shape.mode === "breach" && this.world.usable("app#1"))
-        this.fail("at the end the compromised version is still of use");
     }
     return {
       seed: this.seed,

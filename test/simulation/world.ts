@@ -59,7 +59,14 @@ export class TrueWorld {
   onEvent: (what: string) => void = () => undefined;
   presentations = 0;
 
-  constructor(places: readonly PlaceShape[], edges: readonly Edge[], old: string, foreign: readonly string[], random: Random, nowMs: number) {
+  constructor(
+    places: readonly PlaceShape[],
+    edges: readonly Edge[],
+    old: string,
+    foreign: readonly string[],
+    random: Random,
+    nowMs: number,
+  ) {
     this.nowMs = nowMs;
     this.#random = random;
     for (const { decl, copies } of places) {
