@@ -136,6 +136,16 @@ describe("a breach", () => {
   });
 });
 
+it("rolling back from the middle is proved: what is taken back is known here, although nobody ends with it", () => {
+  const input = fresh(database(2), {
+    versions: [version("app#1"), version("app#2", { state: "pending" })],
+    seen: { role: sees("app#1", "app#2"), env: holds("app#2") },
+  });
+  const result = make({ ...input, rotation: { ...input.rotation, direction: "back" } });
+  expect(result.safety.verdict).toBe("proved");
+  expect(before(result, "set env", "distrust role")).toBe(true);
+});
+
 describe("the digest", () => {
   it("stays the same when only time passes, and changes with a place, a policy or the old version", () => {
     const input = fresh(database(2));
@@ -216,6 +226,18 @@ describe("what was observed decides", () => {
     };
     expect(at(1_005_000)).toBe("wait");
     expect(at(1_010_000)).toBe("act");
+  });
+  it("a readable place that does not say what is in use is written again, and everything it has counts as live", () => {
+    const decl = credential("app", [verifier("role"), holder("env", ["role"], oneSlot)]);
+    const a = assemble(
+      fresh(decl, {
+        versions: [version("app#1"), version("app#2")],
+        seen: { role: sees("app#1", "app#2"), env: sees("app#2") },
+        memory: { env: { changedMs: 1, before: ["app#1"], accepted: [], refused: [], wrote: "app#2" } },
+      }),
+    );
+    const decision = next(a.topology, a.situation, a.goal);
+    expect(decision.kind === "act" ? decision.actions.map((x) => x.kind) : decision.kind).toEqual(["set"]);
   });
   it("entries of others take room and are left alone", () => {
     const decl = credential("app", [verifier("role", { capacity: 2 }), holder("env", ["role"], oneSlot)]);

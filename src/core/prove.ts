@@ -432,6 +432,8 @@ function restrict(
   };
 }
 
+const maskOf = (version: number | null): Mask => (version === null ? 0 : bit(version));
+
 /** Sites that share no edge and no issued version do not interact and are proved apart. */
 function components(part: Part): Part[] {
   const { topology, goal } = part;
@@ -471,16 +473,35 @@ function components(part: Part): Part[] {
   topology.holders.forEach((_, h) => group(verifierCount + h).holders.push(h));
   return [...groups.values()].map(({ verifiers, holders }) => {
     const result = restrict(part, verifiers, holders, () => true);
-    // Versions that nobody in this component ends with are not its business.
-    const involved = result.goal.target.reduce((mask, v) => mask | bit(v), 0);
+    // Versions that nobody here ends with, trusts or holds are not this component's business.
+    const placed =
+      result.goal.target.reduce((mask, v) => mask | bit(v), 0) |
+      result.start.holders.reduce(
+        (mask, holder) =>
+          holder.units.reduce(
+            (all, unit) =>
+              unit.processes.reduce(
+                (some, process) => some | maskOf(process.live) | maskOf(process.granted),
+                all | unit.stored | maskOf(unit.current),
+              ),
+            mask,
+          ),
+        0,
+      );
+    const items = result.start.verifiers.reduce(
+      (mask, verifier, a) =>
+        verifier.enforced.reduce((all, set) => all | set, mask | verifier.configured | result.goal.final[a]!),
+      0,
+    );
     const touched = topology.versions.reduce(
       (mask, version, v) =>
         version.issuer &&
-        (version.issuer.autoTrust.some((x) => verifiers.includes(x.verifier)) ||
+        (topology.items.some((item, t) => item.version === v && has(items, t)) ||
+          version.issuer.autoTrust.some((x) => verifiers.includes(x.verifier)) ||
           version.issuer.autoCurrent.some((h) => holders.includes(h)))
           ? mask | bit(v)
           : mask,
-      involved,
+      placed,
     );
     return {
       ...result,
