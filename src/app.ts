@@ -33,7 +33,7 @@ import type { Look } from "./engine/observe.ts";
 import { createRotations, type RotationDetail, type Rotations } from "./engine/rotations.ts";
 import { openSealer, type Sealer } from "./engine/seal.ts";
 import { findSigner, memoryFor, nextVersionId, recordOf, specOf } from "./engine/spec.ts";
-import type { Preview } from "./engine/start.ts";
+import { signedInSystem, type Preview } from "./engine/start.ts";
 import { startWorker, workOn, type EngineWorker } from "./engine/worker.ts";
 import { loadEstate, type LoadedEstate } from "./estate/load.ts";
 import { EstateError, formatProblem, nearest } from "./estate/problem.ts";
@@ -823,11 +823,22 @@ export class App {
       }
       const abort = AbortSignal.timeout(20_000);
       try {
+        const { config, note } =
+          system.signIn === undefined || parts === null
+            ? { config: system.config, note: null }
+            : await signedInSystem((await this.engine()).deps, system);
         await type.check(
           { now: () => Date.now(), signal: abort, throttle: async () => undefined, log: silent },
-          system.config,
+          config,
         );
         yield ok(`system ${system.name}`, `${type.title} answers`);
+        if (note !== null)
+          yield {
+            level: "warn",
+            what: `system ${system.name}`,
+            detail: note,
+            fix: `Take the password out of the settings of ${system.name}; one that is put there later is used again.`,
+          };
       } catch (error) {
         yield bad("fail", `system ${system.name}`, error);
       }
@@ -1085,12 +1096,15 @@ function statusOf(
     staleAfterMs,
     unseen: unseen.map((each) => each.place),
   });
-  // Nothing is known, and everything that was looked at is empty: the first version has to be made.
-  const none =
-    verdict.state === "fine" &&
-    current === undefined &&
-    !observations.some((row) => (row.observation?.entries.length ?? 0) > 0);
-  const first: Due | null = none ? { ...verdict, state: "due", reason: "there is no version yet" } : null;
+  const found = observations.some((row) => (row.observation?.entries.length ?? 0) > 0);
+  const first: Due | null =
+    verdict.state !== "fine" || current !== undefined
+      ? null
+      : !found
+        ? { ...verdict, state: "due", reason: "there is no version yet" }
+        : credential.policy.maxAgeMs !== null
+          ? { ...verdict, state: "unknown", reason: "it was there before Keyroll, so its age is not known" }
+          : null;
   const rotating: Due | null =
     running === undefined
       ? null

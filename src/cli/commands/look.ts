@@ -149,7 +149,7 @@ function whatNext(all: readonly StatusItem[], shown: readonly StatusItem[]): str
       ? `keyroll approve ${first.rotation.id} (by somebody else than the starter)`
       : `keyroll run watch ${first.rotation.id}`;
   }
-  if (first.due.state === "unknown")
+  if (first.due.state === "unknown" && first.unseen.length > 0)
     return first.unseen.every((each) => each.why === "never looked at") ? "keyroll status --refresh" : "keyroll doctor";
   if (first.due.state === "compromised") return `keyroll plan ${first.credential} --mode breach`;
   return first.due.state === "out-of-step" ? `keyroll explain ${first.credential}` : `keyroll plan ${first.credential}`;

@@ -43,12 +43,12 @@ export function registerScan(cli: Cli): void {
     .option("--connect-timeout <time>", "per connection", "5s")
     .option("--concurrency <n>", "endpoints asked at once", "64")
     .option("--max-addresses <n>", "the largest range that is taken", "4096")
-    .option("--all", "list everything, not the first 50")
+    .option("--all", "list everything, not the first 20")
     .option("--fail-on-findings", "exit 3 when something is wrong");
   cli.does<ScanCommandOptions>(command, doScan);
 }
 
-const mostShown = 50;
+const mostShown = 20;
 const mostProblems = 1000;
 
 async function doScan({ session, app }: Context, options: ScanCommandOptions, ...sources: string[]): Promise<number> {
@@ -142,6 +142,7 @@ async function doScan({ session, app }: Context, options: ScanCommandOptions, ..
     return exitCode;
   }
   const { out } = session;
+  const whole = session.format === "csv" || session.format === "wide";
   const all = correlation.certificates;
   const shown = options.all === true || session.format === "csv" ? all : all.slice(0, mostShown);
   await session.list(
@@ -158,11 +159,21 @@ async function doScan({ session, app }: Context, options: ScanCommandOptions, ..
           };
         },
       },
-      { title: "SUBJECT", flex: true, value: (one) => one.facts.subject ?? "" },
+      {
+        title: "NAME",
+        flex: true,
+        value: (one) =>
+          whole
+            ? (one.facts.subject ?? "")
+            : (commonName(one.facts.subject) ?? one.certificate?.names[0] ?? one.facts.subject ?? ""),
+      },
       {
         title: "ISSUER",
         flex: true,
-        value: (one) => (one.certificate?.selfIssued === true ? "itself" : (one.facts.issuer ?? "")),
+        value: (one) =>
+          one.certificate?.selfIssued === true
+            ? "itself"
+            : ((whole ? undefined : commonName(one.facts.issuer)) ?? one.facts.issuer ?? ""),
       },
       { title: "KEY", value: (one) => keyText(one) },
       { title: "COPIES", align: "right", value: (one) => String(one.copies) },
@@ -186,7 +197,7 @@ async function doScan({ session, app }: Context, options: ScanCommandOptions, ..
   if (correlation.findings.length > 0)
     session.print(`\n${findingsText(correlation, session.textWidth, out.red, out.yellow)}`);
   for (const problem of problems.slice(0, options.all === true ? mostProblems : 20))
-    session.say(paragraph(`${clean(problem.path)}: ${clean(problem.text)}`, session.textWidth, "  ", ""));
+    session.say(paragraph(problemText(problem), session.textWidth, "  ", ""));
   if (problems.length > 20 && options.all !== true)
     session.say(`${problems.length - 20} more of these; --all shows them.`);
   const took = formatDuration(summary.finishedMs - summary.startedMs);
@@ -200,8 +211,23 @@ async function doScan({ session, app }: Context, options: ScanCommandOptions, ..
   return exitCode;
 }
 
+/** Distinguished names are long; the last part that people would say is enough to recognise one. */
+function commonName(name: string | undefined): string | undefined {
+  if (name === undefined) return undefined;
+  for (const key of ["CN", "OU", "O"]) {
+    const found = new RegExp(`(?:^|, ?)${key}=((?:\\\\.|[^,\\\\])*)`).exec(name)?.[1];
+    if (found !== undefined && found !== "") return found.replaceAll(/\\(.)/g, "$1");
+  }
+  return undefined;
+}
+
 function keyText(one: CorrelatedCertificate): string {
   return [one.keyType ?? "", one.keyType?.startsWith("RSA") === true ? String(one.keyBits ?? "") : ""].join(" ").trim();
+}
+
+/** Texts of endpoints name the address already. */
+function problemText({ path, text }: ScanProblem): string {
+  return clean(text.startsWith(path) || text.includes(`"${path}"`) ? text : `${path}: ${text}`);
 }
 
 function findingsText(
