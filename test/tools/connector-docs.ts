@@ -14,7 +14,9 @@ const folder = path.join(root, "src/connectors");
 
 /** The page that names the type. */
 function pageOf(type: string): string | null {
-  for (const name of readdirSync(folder).toSorted()) {
+  const own = type.split(".")[0]!;
+  // A folder of its own name first: other pages may mention the type in passing.
+  for (const name of [own, ...readdirSync(folder).toSorted()]) {
     const page = path.join(folder, name, "README.md");
     if (existsSync(page) && readFileSync(page, "utf8").includes(`\`${type}\``))
       return `../src/connectors/${name}/README.md`;
