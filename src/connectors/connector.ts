@@ -155,9 +155,23 @@ export function defineIssuer<C, S = undefined>(connector: IssuerConnector<C, S>)
   return connector as unknown as IssuerConnector;
 }
 
+/** What Keyroll itself signs in to a system with. */
+export interface SignIn {
+  /** Public names that belong to it, such as `user`. */
+  readonly attributes: Readonly<Record<string, string>>;
+  readonly material: Material;
+}
+
 /** How a system is reached: its schema, and what `keyroll doctor` tries. */
 export interface SystemType<S = unknown> {
   readonly type: string;
+  /**
+   * The sign-in that the settings themselves have, so that it can be sealed as the version from before Keyroll. `null`: they have none. With
+   * {@link withSignIn}, Keyroll's own sign-in may be a credential of the estate; a type without the two cannot have `signIn`.
+   */
+  signInOf?(config: S): SignIn | null;
+  /** The settings with another sign-in in place of their own. Copies what it keeps of the material. */
+  withSignIn?(config: S, signIn: SignIn): S;
   readonly title: string;
   readonly config: z.ZodType<S>;
   /** As in the connectors: keys of the config whose values name files, resolved against the estate file's folder. */

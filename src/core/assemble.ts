@@ -340,6 +340,7 @@ export function assemble(input: AssembleInput): Assembled {
     }
     holders.push({
       name: place.name,
+      ...(place.signsInTo === undefined ? {} : { essential: true }),
       units: 1,
       processes: traits.refreshMs > 0 ? many : 1,
       storeCapacity: traits.storeCapacity,

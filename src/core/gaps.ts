@@ -20,6 +20,11 @@ export interface Waiver {
 /** Above this many edges only minimality (no edge can be left out) is looked for, not the smallest number. */
 const tryAllUpTo = 10;
 
+/** The edges that may be declared exposed at all. */
+export function exposable(topology: Topology): readonly number[] {
+  return topology.edges.flatMap((edge, e) => (topology.holders[edge.holder]!.essential === true ? [] : [e]));
+}
+
 /** The least set of edges that must be declared exposed so that the goal is reached from everywhere. `null`: no declaration helps. */
 export function leastWaiver(
   topology: Topology,
@@ -28,7 +33,7 @@ export function leastWaiver(
   options: ProveOptions = {},
 ): Waiver | null {
   const attempt = (edges: readonly number[]): Proof => prove(topology, start, { ...goal, exposed: edges }, options);
-  const all = topology.edges.map((_, e) => e);
+  const all = exposable(topology);
   const kindOf = (edges: readonly number[]): Waiver["kind"] => {
     if (edges.length === 0) return "race";
     const cost = leastExposure(topology, start, { ...goal, exposed: edges });
@@ -37,7 +42,7 @@ export function leastWaiver(
   if (all.length <= tryAllUpTo) {
     const sets = Array.from({ length: 1 << all.length }, (_, mask) => mask).sort((a, b) => size(a) - size(b));
     for (const mask of sets) {
-      const edges = all.filter((e) => mask & (1 << e));
+      const edges = all.filter((_, i) => mask & (1 << i));
       const proof = attempt(edges);
       if (proof.verdict === "proved") return { edges, proof, least: true, kind: kindOf(edges) };
     }

@@ -68,6 +68,8 @@ export interface Verifier {
 }
 export interface Holder {
   readonly name: string;
+  /** Its edges are never declared exposed: whoever is refused there could not go on with the rotation. */
+  readonly essential?: boolean;
   /** Stores that are moved one by one: 1 for a file or a vault, n for a fleet of devices. */
   readonly units: number;
   /** Processes that read each store, each at its own pace. */

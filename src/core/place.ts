@@ -159,6 +159,8 @@ export interface PlaceDecl {
   readonly declared?: unknown;
   /** For a holder that is another credential: its name. Giving it the new version is a rotation of that credential. */
   readonly credential?: string;
+  /** Built in: what this place holds is Keyroll's own sign-in at the system of this name, which is never declared exposed. */
+  readonly signsInTo?: string;
   /** `file:line` of the declaration, for messages. */
   readonly source?: string;
 }

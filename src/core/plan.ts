@@ -4,7 +4,7 @@
  */
 import { assemble, effectOf, phaseOf, type Assembled, type AssembleInput, type RotationSpec } from "./assemble.ts";
 import { bit, type Goal, type Mask, type Situation, type Topology, type Wait } from "./model.ts";
-import { leastWaiver, type Waiver } from "./gaps.ts";
+import { exposable, leastWaiver, type Waiver } from "./gaps.ts";
 import { Planner, type Offer } from "./next.ts";
 import type { Phase, Policy } from "./place.ts";
 import { prove, whyBlocked, type Proof, type ProveOptions } from "./prove.ts";
@@ -421,10 +421,7 @@ export function plan(input: AssembleInput, options: PlanOptions): Plan {
   if (rotation.mode === "breach" && rotation.strategy === "contain-first" && rotation.exposed.length === 0) {
     rotation = {
       ...rotation,
-      exposed: edgeNames(
-        assembled,
-        assembled.topology.edges.map((_, e) => e),
-      ),
+      exposed: edgeNames(assembled, exposable(assembled.topology)),
     };
     assembled = assemble({ ...input, rotation });
     proof = prove(assembled.topology, assembled.situation, assembled.goal, proving);

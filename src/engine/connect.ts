@@ -21,6 +21,7 @@ import { backoffMs } from "./clock.ts";
 import type { Clock, Random } from "./clock.ts";
 import type { Limits } from "./limits.ts";
 import { createScrubber, learnSettings } from "./scrub.ts";
+import type { SignIns } from "./sign-in.ts";
 
 /** What the composition root hands in: the connectors that this build knows. The shipped registry has this shape. */
 export interface ConnectorRegistry {
@@ -117,25 +118,43 @@ export function openCredential(
   registry: ConnectorRegistry,
   openMaterial: OpenMaterial,
   options: CallOptions,
+  signIns?: SignIns,
 ): OpenCredential {
   const opened = new Map<string, { close(): Promise<void>; run: unknown }>();
 
   function opener<T extends { close?(): Promise<void> }>(
-    connector: T,
+    connect: (systemConfig: unknown) => T,
     system: SystemDecl | undefined,
     name: string,
-    settings: readonly unknown[],
+    config: unknown,
   ): Opened<T> & { close(): Promise<void> } {
-    const limit = options.limits.of(
-      system?.name ?? name,
-      system === undefined ? undefined : registry.systemType(system.type)?.limits,
-    );
+    const type = system === undefined ? undefined : registry.systemType(system.type);
+    const limit = options.limits.of(system?.name ?? name, type?.limits);
+    /** By the version that the system is signed in to with; "" for what its settings say. */
+    const connections = new Map<string, { readonly connector: T; readonly settings: unknown }>();
+    const plain = { connector: connect(system?.config), settings: system?.config };
+    connections.set("", plain);
+
+    /** Asked before each call, because a rotation may have switched the sign-in since the last one. */
+    async function connection(): Promise<typeof plain & { readonly signedInAs: string | null }> {
+      const kept = system === undefined ? null : await signIns?.inForce(system, type);
+      if (system === undefined || signIns === undefined || kept === undefined || kept === null)
+        return { ...plain, signedInAs: null };
+      let found = connections.get(kept.version);
+      if (found === undefined) {
+        const settings = await signIns.settings(system, type, kept);
+        found = { connector: connect(settings), settings };
+        connections.set(kept.version, found);
+      }
+      return { ...found, signedInAs: kept.version };
+    }
 
     async function once<R>(spec: CallSpec, body: (connector: T, scope: CallScope) => Promise<R>): Promise<R> {
+      const { connector, settings, signedInAs } = await connection();
       spec.signal?.throwIfAborted();
       limit.breaker.enter();
       const scrubber = createScrubber();
-      for (const setting of settings) learnSettings(scrubber, setting);
+      for (const setting of [config, settings]) learnSettings(scrubber, setting);
       const abort = new AbortController();
       const settled = new AbortController();
       const stop = (): void => abort.abort(spec.signal?.reason);
@@ -220,6 +239,10 @@ export function openCredential(
       } catch (error) {
         const mapped = failure(error, spec.label, spec.effect, timedOut, (text) => scrubber.clean(text));
         limit.breaker.leave(mapped.kind, mapped.message);
+        if (mapped.kind === "misconfigured" && signedInAs !== (await connection()).signedInAs) {
+          // It signed in with what was taken away meanwhile, so it was sent away at the door.
+          throw new ConnectorError("unavailable", `${spec.label}: Keyroll's own sign-in was switched meanwhile.`);
+        }
         if (mapped.kind === "throttled") {
           limit.bucket.pauseUntil(options.clock.now() + Math.min(mapped.retryAfterMs ?? 1000, 3_600_000));
         }
@@ -232,7 +255,7 @@ export function openCredential(
     }
 
     return {
-      connector,
+      connector: plain.connector,
       async run(spec, body) {
         for (let attempt = 0; ; attempt++) {
           try {
@@ -254,11 +277,13 @@ export function openCredential(
         }
       },
       async close() {
-        try {
-          await connector.close?.();
-        } catch {
-          // Everything that mattered has been done and written down; what is left is a connection that the other side will drop.
-          options.log.debug(`${name}: the connection did not close cleanly.`);
+        for (const { connector } of connections.values()) {
+          try {
+            await connector.close?.();
+          } catch {
+            // Everything that mattered has been done and written down; what is left is a connection that the other side will drop.
+            options.log.debug(`${name}: the connection did not close cleanly.`);
+          }
         }
       },
     };
@@ -266,6 +291,26 @@ export function openCredential(
 
   function systemOf(name: string | undefined): SystemDecl | undefined {
     return name === undefined ? undefined : systems.find((system) => system.name === name);
+  }
+
+  function placeOpener(decl: PlaceDecl): (systemConfig: unknown) => Place {
+    if (decl.signsInTo !== undefined) {
+      const system = systemOf(decl.signsInTo);
+      if (system === undefined || signIns === undefined)
+        throw new ConnectorError("misconfigured", `${decl.name} is the sign-in to a system that is not declared.`);
+      return () => signIns.place(system, registry.systemType(system.type));
+    }
+    const connector = registry.placeConnector(decl.type);
+    if (connector === undefined) {
+      throw new ConnectorError(
+        "misconfigured",
+        `${credential.name}/${decl.name} is of type ${decl.type}, which has no connector.`,
+        {
+          next: "A place of type model can be planned and proved, not run.",
+        },
+      );
+    }
+    return (settings) => connector.open(decl.config, settings);
   }
 
   return {
@@ -276,21 +321,8 @@ export function openCredential(
         throw new ConnectorError("misconfigured", `${credential.name} has no place named ${name}.`);
       let entry = opened.get(`place ${name}`) as (Opened<Place> & { close(): Promise<void> }) | undefined;
       if (entry === undefined) {
-        const connector = registry.placeConnector(decl.type);
-        if (connector === undefined) {
-          throw new ConnectorError(
-            "misconfigured",
-            `${credential.name}/${name} is of type ${decl.type}, which has no connector.`,
-            {
-              next: "A place of type model can be planned and proved, not run.",
-            },
-          );
-        }
         const system = systemOf(decl.system);
-        entry = opener(connector.open(decl.config, system?.config), system, `${credential.name}/${name}`, [
-          decl.config,
-          system?.config,
-        ]);
+        entry = opener(placeOpener(decl), system, `${credential.name}/${name}`, decl.config);
         opened.set(`place ${name}`, entry);
       }
       return { connector: entry.connector, run: entry.run, decl };
@@ -306,10 +338,12 @@ export function openCredential(
           );
         }
         const system = systemOf(credential.issuer.system);
-        entry = opener(connector.open(credential.issuer.config, system?.config), system, `${credential.name}/issuer`, [
+        entry = opener(
+          (settings) => connector.open(credential.issuer.config, settings),
+          system,
+          `${credential.name}/issuer`,
           credential.issuer.config,
-          system?.config,
-        ]);
+        );
         opened.set("issuer", entry);
       }
       return entry;

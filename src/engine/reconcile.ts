@@ -33,6 +33,7 @@ import {
 } from "./memory.ts";
 import type { PlaceNotes, RotationNotes } from "./memory.ts";
 import { look, probe, sentence } from "./observe.ts";
+import { createSignIns } from "./sign-in.ts";
 import { credentialOf, findSigner, memoryFor, recordOf, specOf } from "./spec.ts";
 import { startRotation } from "./start.ts";
 
@@ -80,6 +81,11 @@ export async function reconcile(deps: EngineDeps, held: HeldLease, signal?: Abor
     deps.registry,
     (version) => openSealed(deps, version, "material"),
     { ...deps, callTimeoutMs: deps.options.callTimeoutMs, readAttempts: deps.options.readAttempts },
+    createSignIns({
+      ...deps,
+      open: (version) => openSealed(deps, version, "material"),
+      fenced: (work) => deps.store.fenced(held.lease, work),
+    }),
   );
   const turn = new Turn(deps, held, row, credential, open, signal);
   try {

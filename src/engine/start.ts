@@ -8,7 +8,7 @@ import { ConnectorError } from "../connectors/connector.ts";
 import { Secret } from "../connectors/secret.ts";
 import type { Material } from "../connectors/secret.ts";
 import type { AssembleInput, RotationSpec, VersionRecord } from "../core/assemble.ts";
-import type { CredentialDecl, Observation, VersionFacts } from "../core/place.ts";
+import type { CredentialDecl, Observation, SystemDecl, VersionFacts } from "../core/place.ts";
 import { plan } from "../core/plan.ts";
 import type { Plan } from "../core/plan.ts";
 import { Problem } from "../core/problem.ts";
@@ -20,6 +20,7 @@ import type { JournalRecord } from "./journal.ts";
 import { noRotationNotes, rotationNotesPlace, writeNotes } from "./memory.ts";
 import { look, readBack, sentence } from "./observe.ts";
 import type { Look } from "./observe.ts";
+import { createSignIns } from "./sign-in.ts";
 import { credentialOf, findSigner, nextVersionId, recordOf } from "./spec.ts";
 
 export interface PreviewRequest {
@@ -65,24 +66,37 @@ export function openDeclared(
   credential: CredentialDecl,
   extra: ReadonlyMap<string, Material> = new Map(),
 ): OpenCredential {
+  const open = async (version: string): Promise<Material> => {
+    const here = extra.get(version);
+    return here === undefined ? await openSealed(deps, version) : copyOf(here);
+  };
   return openCredential(
     credential,
     deps.estate().systems,
     deps.registry,
-    async (version) => {
-      const here = extra.get(version);
-      if (here !== undefined) return copyOf(here);
-      const material = await deps.sealer.open(deps.store, {
-        owner: credentialOf(version),
-        version,
-        purpose: "material",
-      });
-      if (material === null)
-        throw new ConnectorError("misconfigured", `The secret part of ${version} is not sealed here any more.`);
-      return material;
-    },
+    open,
     { ...deps, callTimeoutMs: deps.options.callTimeoutMs, readAttempts: deps.options.readAttempts },
+    createSignIns({ ...deps, open }),
   );
+}
+
+/** The settings of a system with the sign-in that is in force, and what a person should know about it. */
+export async function signedInSystem(
+  deps: EngineDeps,
+  system: SystemDecl,
+): Promise<{ readonly config: unknown; readonly note: string | null }> {
+  const type = deps.registry.systemType(system.type);
+  const signIns = createSignIns({ ...deps, open: (version) => openSealed(deps, version) });
+  const kept = await signIns.inForce(system, type);
+  if (kept === null) return { config: system.config, note: null };
+  return { config: await signIns.settings(system, type, kept), note: signIns.unused(system, type, kept) };
+}
+
+async function openSealed(deps: EngineDeps, version: string): Promise<Material> {
+  const material = await deps.sealer.open(deps.store, { owner: credentialOf(version), version, purpose: "material" });
+  if (material === null)
+    throw new ConnectorError("misconfigured", `The secret part of ${version} is not sealed here any more.`);
+  return material;
 }
 
 /** Looks at all places of a credential and writes down what was seen. */

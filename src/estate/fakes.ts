@@ -25,6 +25,8 @@ const database = defineSystem({
   }),
   paths: ["keyFile"],
   limits: { perSecond: 10, burst: 5 },
+  signInOf: () => null,
+  withSignIn: (config) => config,
 });
 const host = defineSystem({
   type: "host",

@@ -255,15 +255,43 @@ credentials:
     });
     expect(found.credentials[1]?.issuer).toMatchObject({ ca: "root", config: { ca: "root", subject: "CN=leaf" } });
   });
-  test("a system's sign-in may be a credential", async () => {
+  test("a system's sign-in may be a credential: Keyroll is then a holder of it", async () => {
     const text = whole.replace("keyFile: ./id }", "signIn: app-db-password }");
-    expect((await loadText(text, env)).estate.systems[0]).toMatchObject({
-      signIn: "app-db-password",
-      config: { port: 5432 },
+    const loaded = await loadText(text, env);
+    expect(loaded.notes).toEqual([]);
+    expect(loaded.estate.systems[0]).toMatchObject({ signIn: "app-db-password", config: { port: 5432 } });
+    expect(loaded.estate.credentials[0]?.places[2]).toMatchObject({
+      name: "keyroll sign-in (pg)",
+      signsInTo: "pg",
+      presentsTo: ["role"],
+      traits: { roles: ["holder"], storeCapacity: 1, staging: false, refreshMs: 0 },
     });
     expect(await problemsOf(text.replace("signIn: app-db", "signIn: ap-db"), env)).toEqual([
       'keyroll.yaml:6:92  systems.pg.signIn  "ap-db-password" is not a credential of this estate; did you mean "app-db-password"?',
     ]);
+  });
+  test("a sign-in that would lock Keyroll out is refused", async () => {
+    const signIn = (text: string) => text.replace('url: "db://h"', 'url: "db://h", signIn: c');
+    expect(await problemsOf(signIn(estate("h: { type: model, holder: true, system: pg }")))).toEqual([
+      "keyroll.yaml:2:51  systems.pg.signIn  names c, which no place accepts: after its rotation Keyroll could not sign in any more; add the place in pg that accepts it",
+    ]);
+    expect(
+      (
+        await loadText(
+          signIn(estate("v: { type: model, verifier: true }\nw: { type: db.role, system: pg, roles: [a] }")),
+        )
+      ).notes,
+    ).toEqual([]);
+    const { notes } = await loadText(
+      signIn(estate("v: { type: model, verifier: true }\nh: { type: model, holder: true, system: pg }")),
+    );
+    expect(notes.map((note) => note.text)).toEqual([
+      "names c, none of whose verifiers is in pg; is it accepted there?",
+    ]);
+    const host = "version: 1\nsystems: { h: { type: host, address: x, signIn: c } }\n";
+    expect(await problemsOf(`${host}${estate(model).slice(estate(model).indexOf("credentials"))}`)).toContainEqual(
+      "keyroll.yaml:2:41  systems.h.signIn  is not possible: Keyroll cannot change its own sign-in to a system of type host; leave it out",
+    );
   });
 });
 

@@ -40,6 +40,7 @@ import {
 } from "./schema.ts";
 import type { DefaultsInput, PolicyInput } from "./schema.ts";
 import { readSettings } from "./settings.ts";
+import { withSignIns } from "./sign-in.ts";
 import type { ConfiguredType } from "./settings.ts";
 import { isTreeMap, nodeFiles, omit, pick, Positions, readSources } from "./source.ts";
 import type { Files, SourceFile, Tree, TreeMap } from "./source.ts";
@@ -177,6 +178,10 @@ class Loader {
       drafts.push(await this.#credential(name, raw, spot, defaults, systemDecls, used));
     }
     this.#checkCredentialLinks(drafts);
+    this.#checkSignIns(
+      drafts,
+      [...systems].map(([name, { spot }]) => ({ name, spot, signIn: systemDecls.get(name)?.decl?.signIn })),
+    );
     for (const [name, { spot }] of systems) {
       if (!used.has(name)) this.#note(spot, [], "is used by no place and no issuer");
     }
@@ -184,9 +189,11 @@ class Loader {
       this.#note({ file: first, path: [] }, [], "declares nothing yet; add systems and credentials");
     this.#problems.throwIfAny();
 
+    const systemList = [...systemDecls.values()].flatMap(({ decl }) => (decl === undefined ? [] : [decl]));
+    const credentialList = drafts.flatMap(({ decl }) => (decl === undefined ? [] : [decl]));
     const estate = {
-      systems: [...systemDecls.values()].flatMap(({ decl }) => (decl === undefined ? [] : [decl])),
-      credentials: finishHolders(drafts.flatMap(({ decl }) => (decl === undefined ? [] : [decl]))),
+      systems: systemList,
+      credentials: finishHolders(withSignIns(credentialList, systemList)),
       ...(settings === undefined ? {} : { settings }),
     };
     const raws = { systems, credentials };
@@ -241,6 +248,14 @@ class Loader {
         `${quoted(type)} is not a type of system${suggestion(type, [...registry.systems.map((each) => each.type), modelType], "type of system")}`,
       );
       return nothing;
+    }
+    if (common.signIn !== undefined && connector.withSignIn === undefined) {
+      this.#problem(
+        spot,
+        ["signIn"],
+        `is not possible: Keyroll cannot change its own sign-in to a system of type ${type}; leave it out`,
+        "key",
+      );
     }
     const config = await this.#config(connector, raw, commonKeys, spot);
     return { type, decl: config === undefined ? undefined : { ...base, config: config.value } };
@@ -866,6 +881,27 @@ class Loader {
       }
     }
     this.#checkCircles(names, next);
+  }
+
+  /** Keyroll's sign-in must be trusted somewhere, or switching it would lock Keyroll out. */
+  #checkSignIns(
+    drafts: readonly CredentialDraft[],
+    systems: readonly { readonly name: string; readonly spot: Spot; readonly signIn: string | undefined }[],
+  ): void {
+    for (const { name, spot, signIn } of systems) {
+      const places = drafts.find((draft) => draft.name === signIn)?.decl?.places;
+      if (places === undefined) continue;
+      const verifiers = places.filter((place) => place.traits.roles.includes("verifier"));
+      if (verifiers.length === 0) {
+        this.#problem(
+          spot,
+          ["signIn"],
+          `names ${signIn}, which no place accepts: after its rotation Keyroll could not sign in any more; add the place in ${name} that accepts it`,
+        );
+      } else if (!verifiers.some((place) => place.system === name)) {
+        this.#note(spot, ["signIn"], `names ${signIn}, none of whose verifiers is in ${name}; is it accepted there?`);
+      }
+    }
   }
 
   #checkCircles(

@@ -3,9 +3,10 @@
  * process can play all the workers. While it runs, the truth is checked at every call and at every move of the world.
  */
 import type { Log } from "../../src/connectors/connector.ts";
-import type { CredentialDecl, Estate, PlaceDecl, Policy } from "../../src/core/place.ts";
+import type { CredentialDecl, Estate, PlaceDecl, Policy, SystemDecl } from "../../src/core/place.ts";
 import type { Clock } from "../../src/engine/clock.ts";
 import { seededRandom } from "../../src/engine/clock.ts";
+import type { ConnectorRegistry } from "../../src/engine/connect.ts";
 import { defaultEngineOptions } from "../../src/engine/deps.ts";
 import type { EngineDeps, EngineOptions } from "../../src/engine/deps.ts";
 import { openJournal } from "../../src/engine/journal.ts";
@@ -96,6 +97,10 @@ export interface BenchOptions {
   readonly seed?: number;
   readonly options?: Partial<EngineOptions>;
   readonly startMs?: number;
+  /** Systems that places are in. */
+  readonly systems?: readonly SystemDecl[];
+  /** The connectors, where those of the world are not all. */
+  registry?(world: MemoryWorld): ConnectorRegistry;
   /** Shared by the benches of a file, because a database takes longer to make than most rotations take to run. Not closed with the bench. */
   readonly db?: TestStore;
 }
@@ -120,7 +125,7 @@ export async function openBench(settings: BenchOptions = {}): Promise<Bench> {
     store: db.store,
     journal: openJournal(db.store, sealer),
     sealer,
-    registry: world.registry,
+    registry: settings.registry?.(world) ?? world.registry,
     estate: () => estate,
     clock,
     random,
@@ -152,7 +157,7 @@ export async function openBench(settings: BenchOptions = {}): Promise<Bench> {
     crashAt: null,
     async apply(...credentials) {
       estate = {
-        systems: [],
+        systems: settings.systems ?? [],
         credentials,
         digest: `${credentials.map((each) => each.name).join(" ")} ${Math.random()}`,
       };

@@ -1,5 +1,6 @@
-import { definePlace, defineSystem } from "../connector.ts";
+import { ConnectorError, definePlace, defineSystem } from "../connector.ts";
 import { plainTraits } from "../../core/place.ts";
+import { Secret } from "../secret.ts";
 import { openRole } from "./role.ts";
 import {
   postgresSystemSchema,
@@ -17,6 +18,21 @@ export const postgresSystem = defineSystem<PostgresSystem>({
   title: "A PostgreSQL server, version 12 or newer",
   config: postgresSystemSchema,
   limits: { perSecond: 50, burst: 20 },
+  signInOf(system) {
+    if (system.password.bytes().length === 0) return null;
+    return {
+      attributes: { user: system.user },
+      material: { kind: "secret", value: new Secret(system.password.bytes()) },
+    };
+  },
+  withSignIn(system, { attributes, material }) {
+    if (material.kind !== "secret") {
+      throw new ConnectorError("misconfigured", "Keyroll signs in to PostgreSQL with a password, and this is a key.", {
+        next: "Name a credential of kind password in the system's signIn.",
+      });
+    }
+    return { ...system, user: attributes["user"] ?? system.user, password: new Secret(material.value.bytes()) };
+  },
   async check(cx, system) {
     await withSession(cx, system, async (session) => session.query("looking at the server", "select 1"));
   },
