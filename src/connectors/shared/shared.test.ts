@@ -11,7 +11,7 @@ import { Secret } from "../secret.ts";
 import { certify, makeKey, serialFrom } from "./certify.ts";
 import { firstLine, redact } from "./redact.ts";
 import { run } from "./run.ts";
-import { durationMs } from "./settings.ts";
+import { duration } from "./settings.ts";
 import {
   armourOf,
   certificateOf,
@@ -283,10 +283,19 @@ describe("redact", () => {
 });
 
 describe("durations", () => {
-  it("reads what people write, and nothing else", () => {
-    expect(durationMs("90d")).toBe(7_776_000_000);
-    expect(durationMs("1h 30m")).toBe(5_400_000);
-    expect(durationMs("1.5s")).toBe(1500);
-    for (const text of ["", "90", "d", "-1d", "1y", "1 d", "1e9d"]) expect(durationMs(text)).toBeUndefined();
+  const read = (text: string, limits = {}): number | string => {
+    const result = duration(limits).safeParse(text);
+    return result.success ? result.data : result.error.issues[0]!.message;
+  };
+  it("are read as everywhere else in the estate", () => {
+    expect(["90d", "1h 30m", "1h30m", "1.5s", "P30D", "PT1H30M", "0"].map((text) => read(text))).toEqual([
+      7_776_000_000, 5_400_000, 5_400_000, 1500, 2_592_000_000, 5_400_000, 0,
+    ]);
+    for (const text of ["", "90", "d", "-1d", "1y", "1e9d"]) expect(read(text)).toBeTypeOf("string");
+    expect(read("90")).toBe('"90" has no unit; write "90s", "90m", "90h" or "90d"');
+  });
+  it("are held to the limits of the setting", () => {
+    expect(read("5ms", { leastMs: 100 })).toBe('"5ms" is too short here');
+    expect(read("2h", { mostMs: 3_600_000 })).toBe('"2h" is too long here');
   });
 });
