@@ -25,6 +25,8 @@ export interface PlaceNotes extends PlaceMemory {
   readonly failures: number;
   readonly retryAtMs: number | null;
   readonly lastFailure: string | null;
+  /** The last effect that the place said was done, and how often in a row: a place that says so and does not show it is not asked for ever. */
+  readonly repeated: { readonly effect: string; readonly times: number } | null;
   /** By version id, since the last change. */
   readonly probes: Readonly<Record<string, ProbeNote>>;
   /** For a holder that is another credential: the rotation that gives it the new version. */
@@ -55,6 +57,7 @@ export const noPlaceNotes: PlaceNotes = {
   failures: 0,
   retryAtMs: null,
   lastFailure: null,
+  repeated: null,
   probes: {},
   child: null,
   maybe: [],
@@ -170,6 +173,7 @@ export function afterLook(place: PlaceDecl, notes: PlaceNotes, observation: Obse
       ...notes,
       seen,
       ours,
+      repeated: null,
       changedMs: nowMs,
       before: beforeChange(place, notes, were, nowMs),
       accepted: [],

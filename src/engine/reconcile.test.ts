@@ -147,6 +147,26 @@ describe("each outcome of an effect", () => {
     });
   }
 
+  test("where a place keeps the version is learnt from what is there when the answer that told it was lost", async () => {
+    for (const lose of [
+      () => bench.world.fail("db", "add", "unknown-applied"),
+      () => void (bench.crashAt = { name: "after-effect:add", pass: 1 }),
+    ]) {
+      bench = await openBench({ db });
+      await bench.apply(simple(bench));
+      lose();
+      const started = await bench.start(bench.name);
+      await bench.run(started.id).catch(async (error: unknown) => {
+        if (!(error instanceof SimulatedCrash)) throw error;
+        await bench.expireLease(started.id);
+        await bench.run(started.id, { worker: "w2" });
+      });
+      await expectRolled(started.id);
+      const version = (await bench.db.store.versions.list(bench.name)).at(-1)!;
+      expect(version.placements["db"]).toEqual({ slot: expect.any(String) as string });
+    }
+  });
+
   for (const kind of ["refused", "misconfigured"] as const) {
     test(`${kind}: asks a person at once, and goes on when resumed`, async () => {
       bench = await openBench({ db });
@@ -173,6 +193,26 @@ describe("each outcome of an effect", () => {
     expect(halted.status).toBe("halted");
     expect(halted.reason).toContain("tried 3 times");
     expect(bench.world.calls.filter((call) => call.verb === "add" && call.place === "db").length).toBe(3);
+  });
+
+  test("a place that says that it is done and does not show it is asked a bounded number of times", async () => {
+    bench = await openBench({ db, options: { maxAttempts: 3 } });
+    await bench.apply(simple(bench));
+    const started = await bench.start(bench.name);
+    const place = bench.world.place("env");
+    const check = bench.world.onCall;
+    bench.world.onCall = (call) => {
+      void check?.(call);
+      // Something behind the place puts the old value back before anybody looks.
+      if (call.verb === "observe" && place.current !== null && place.currentValue() !== "old-password") {
+        place.byHand("activate", "old-password");
+      }
+    };
+    const halted = await bench.run(started.id);
+    expect(halted.status).toBe("halted");
+    expect(halted.reason).toContain("does not show it");
+    expect(bench.world.place("db").values()).toContain("old-password");
+    expect(bench.refused).toEqual([]);
   });
 
   test("Retry-After is obeyed", async () => {

@@ -288,7 +288,8 @@ class Turn {
     this.step++;
     const looks = await look(this.deps, this.open, places, this.versions, this.seen, this.signal);
     const nowMs = await this.deps.nowMs();
-    await this.write(async (tx, staged) => {
+    const placed = await this.write(async (tx, staged) => {
+      let found = 0;
       for (const { place, observation, error, retryAfterMs } of looks) {
         this.seen[place] = observation;
         this.seenStep.set(place, this.step);
@@ -308,8 +309,27 @@ class Turn {
         const settled = observation.current === undefined ? notes : { ...notes, maybe: [] };
         if (JSON.stringify(settled) !== JSON.stringify(before)) staged.remember(place, settled);
         for (const text of edits) staged.note({ edit: true, place, text: `${this.credential.name}/${place}: ${text}` });
+        found += await this.takePlacements(tx, place, observation);
       }
+      return found;
     });
+    if (placed > 0) await this.reloadVersions();
+  }
+
+  /** The answer of `add` may be lost with a worker or a connection; where the version lies is then learnt from what is there. */
+  async takePlacements(tx: Tx, place: string, observation: Observation): Promise<number> {
+    let taken = 0;
+    for (const { version, slot, attributes, enabled } of observation.entries) {
+      if (version === undefined || !enabled || (slot === undefined && attributes === undefined)) continue;
+      const known = this.version(version);
+      if (known === undefined || known.placements[place] !== undefined) continue;
+      await tx.versions.place(version, place, {
+        ...(slot === undefined ? {} : { slot }),
+        ...(attributes === undefined ? {} : { attributes }),
+      });
+      taken++;
+    }
+    return taken;
   }
 
   /** What an effect may have changed: its place, and every place that an edge joins to it. */
@@ -752,10 +772,16 @@ class Turn {
     }
     this.deps.crashPoint(`after-effect:${effect.verb}`);
     const nowMs = await this.deps.nowMs();
+    const done = `${effect.verb} ${effect.version}`;
+    const before = this.notesOf(place.name).repeated;
+    const times = before?.effect === done ? before.times + 1 : 1;
     const stop = await this.outcome(effect, id, error, nowMs, async (tx, staged) => {
       const changed = { ...this.changed(place, version.id, nowMs), ...noFailures, uncertainUntilMs: null };
       staged.remember(place.name, {
         ...changed,
+        repeated: { effect: done, times },
+        // The place may show it late: it is given time before it is asked again.
+        retryAtMs: times > 1 ? nowMs + backoffMs(times, this.deps.random) : null,
         ...(effect.verb === "activate" ? { wrote: version.id, maybe: [] } : {}),
         ...(effect.verb === "reencrypt" ? { job: version.id } : {}),
       });
@@ -776,6 +802,9 @@ class Turn {
       if (effect.verb === "activate") await this.switched(tx, staged, version.id, nowMs);
     });
     await this.reloadVersions();
+    if (error === null && times > this.deps.options.maxAttempts) {
+      return `${effect.text}: ${place.name} said ${times} times that it is done, and does not show it. Look into it, then resume; or roll back.`;
+    }
     return stop;
   }
 

@@ -170,7 +170,16 @@ export function createRotations(deps: EngineDeps): Rotations {
       await tx.places.put(
         row.id,
         stored.place,
-        writeNotes({ ...notes, failures: 0, retryAtMs: null, lastFailure: null, probes: {}, refused: [], maybe: [] }),
+        writeNotes({
+          ...notes,
+          failures: 0,
+          retryAtMs: null,
+          lastFailure: null,
+          repeated: null,
+          probes: {},
+          refused: [],
+          maybe: [],
+        }),
       );
     }
     for (const refused of await tx.tasks.list({ rotation: row.id, states: ["refused"] })) {

@@ -145,7 +145,11 @@ describe("a holder that is another credential", () => {
           state: "current",
           material: "sealed",
         });
-        await bench.deps.sealer.seal(tx, { owner: name, version: row.id, purpose: "material" }, { kind: "secret", value: secret });
+        await bench.deps.sealer.seal(
+          tx,
+          { owner: name, version: row.id, purpose: "material" },
+          { kind: "secret", value: secret },
+        );
         return fingerprint;
       });
     };
@@ -159,7 +163,8 @@ describe("a holder that is another credential", () => {
     const check = bench.world.onCall;
     bench.world.onCall = (call) => {
       void check?.(call);
-      if (call.verb === "activate" || call.verb === "remove" || call.verb === "add") order.push(`${call.verb} ${call.place}`);
+      if (call.verb === "activate" || call.verb === "remove" || call.verb === "add")
+        order.push(`${call.verb} ${call.place}`);
     };
     let row = started;
     for (let i = 0; i < 20 && row.endedAtMs === null; i++) {

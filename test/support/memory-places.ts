@@ -564,10 +564,15 @@ export class MemoryPlace {
   }
 
   #observation(ids: ReadonlyMap<string, string>): Observation {
-    if (this.options.blind === true) return { entries: [] };
+    if (this.options.blind === true) return { entries: [], etag: String(this.etag) };
     const entries = this.configured.map((stored): Entry => {
       const version = ids.get(stored.mark);
-      return { mark: stored.mark, enabled: stored.enabled, ...(version === undefined ? {} : { version }) };
+      return {
+        mark: stored.mark,
+        slot: stored.mark,
+        enabled: stored.enabled,
+        ...(version === undefined ? {} : { version, slot: stored.mark }),
+      };
     });
     return {
       entries,
