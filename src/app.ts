@@ -102,6 +102,11 @@ export interface StatusItem {
   readonly unseen: readonly { readonly place: string; readonly why: string }[];
   readonly outOfStep: readonly { readonly place: string; readonly has: string }[];
   readonly places: number;
+  /** Places that hold or pin a version of their own, and those of them that were seen with the current one. */
+  readonly copies: number;
+  readonly inStep: number;
+  /** Upper estimate of a rotation; `null` for models. */
+  readonly neededMs: number | null;
   readonly rotation: {
     readonly id: string;
     readonly status: string;
@@ -505,7 +510,10 @@ export class App {
   // Rotations
 
   /** Starts exactly the plan that was seen. Throws a {@link Problem} and changes nothing where it is not safe or not the same any more. */
-  async start(seen: Plan, more: { maxStates?: number } = {}): Promise<RotationRow> {
+  async start(
+    seen: Pick<Plan, "credential" | "mode" | "strategy" | "digest">,
+    more: { maxStates?: number; by?: string } = {},
+  ): Promise<RotationRow> {
     const credential = await this.credential(seen.credential);
     const model =
       credential.places.find(isModel) ?? (credential.issuer.type === modelType ? credential.issuer : undefined);
@@ -524,9 +532,9 @@ export class App {
       credential: seen.credential,
       mode: seen.mode,
       strategy: seen.strategy,
-      startedBy: this.person,
+      startedBy: more.by ?? this.person,
       planDigest: seen.digest,
-      ...more,
+      ...(more.maxStates === undefined ? {} : { maxStates: more.maxStates }),
     });
   }
 
@@ -1019,6 +1027,9 @@ function modelItem(credential: CredentialDecl): StatusItem {
     unseen: [],
     outOfStep: [],
     places: credential.places.length,
+    copies: 0,
+    inStep: 0,
+    neededMs: null,
     rotation: null,
     model: true,
   };
@@ -1035,6 +1046,12 @@ function neededMs(credential: CredentialDecl): number {
     ...credential.places.map((place) => place.traits.refreshMs + place.traits.propagationMs + place.traits.drainMs),
   );
   return changes + wait + credential.policy.soakMs;
+}
+
+/** A place that has a version of its own: a holder, or a verifier that pins one. */
+function isCopy(place: PlaceDecl): boolean {
+  const { roles, admits } = place.traits;
+  return roles.includes("holder") || (roles.includes("verifier") && admits === "version");
 }
 
 function statusOf(
@@ -1055,6 +1072,9 @@ function statusOf(
   });
   const outOfStep: { place: string; has: string }[] = [];
   let copies = 0;
+  let inStep = 0;
+  /** A copy whose last look failed is not in step: what it had before may be gone. */
+  const counts = (place: PlaceDecl): number => (unseen.some((each) => each.place === place.name) ? 0 : 1);
   const ends: number[] = [];
   for (const place of looked) {
     const seen = rowOf(place.name)?.observation;
@@ -1071,11 +1091,12 @@ function statusOf(
           place: place.name,
           has: has === null ? "nothing" : known ? has : "a value that Keyroll does not know",
         });
-      }
+      } else if (current !== undefined) inStep += counts(place);
     } else if (roles.includes("verifier") && place.traits.admits === "version") {
       copies++;
       if (current !== undefined && !seen.entries.some((entry) => entry.enabled && entry.version === current.id))
         outOfStep.push({ place: place.name, has: "no trust in it" });
+      else if (current !== undefined) inStep += counts(place);
     }
   }
   const notAfterMs = current?.facts?.notAfterMs ?? (ends.length > 0 ? Math.min(...ends) : undefined);
@@ -1125,6 +1146,9 @@ function statusOf(
     unseen,
     outOfStep,
     places: credential.places.length,
+    copies: looked.filter(isCopy).length,
+    inStep,
+    neededMs: neededMs(credential),
     rotation:
       running === undefined
         ? null

@@ -123,6 +123,9 @@ const statusItem = z.object({
   stale: z.boolean(),
   seen: time.nullable().describe("When the oldest look at any of its places was."),
   places: z.int(),
+  copies: z.int().describe("Places that hold or pin a version of their own."),
+  inStep: z.int().describe("Copies that were seen with the current version."),
+  neededMs: ms.nullable().describe("Upper estimate of a rotation."),
   unseen: z.array(z.object({ place: z.string(), why: z.string() })),
   outOfStep: z.array(z.object({ place: z.string(), has: z.string() })),
   run: z

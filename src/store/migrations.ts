@@ -220,6 +220,63 @@ create table keyroll.settings (
 );
 `,
   },
+  {
+    number: 2,
+    name: "people, sessions and API tokens",
+    sql: `
+create table keyroll.people (
+  person text primary key,
+  name text not null,
+  grants jsonb not null,
+  disabled boolean not null default false,
+  created_at timestamptz not null default clock_timestamp(),
+  signed_in_at timestamptz
+);
+
+-- Of codes, sessions and tokens only SHA-256 is kept: they are random, so that nothing can be guessed from it.
+create table keyroll.sign_in_codes (
+  hash bytea primary key,
+  person text not null references keyroll.people (person),
+  loopback_only boolean not null,
+  created_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz not null
+);
+create index sign_in_codes_person on keyroll.sign_in_codes (person);
+
+create table keyroll.sessions (
+  hash bytea primary key,
+  person text not null references keyroll.people (person),
+  created_at timestamptz not null default clock_timestamp(),
+  used_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz not null
+);
+create index sessions_person on keyroll.sessions (person);
+
+create table keyroll.api_tokens (
+  id text primary key,
+  hash bytea not null unique,
+  person text not null references keyroll.people (person),
+  label text not null,
+  grants jsonb not null,
+  created_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz not null,
+  used_at timestamptz,
+  revoked_at timestamptz
+);
+create index api_tokens_person on keyroll.api_tokens (person, created_at);
+
+create table keyroll.api_requests (
+  person text not null,
+  key text not null,
+  digest text not null,
+  status integer,
+  answer jsonb,
+  at timestamptz not null default clock_timestamp(),
+  primary key (person, key)
+);
+create index api_requests_at on keyroll.api_requests (at);
+`,
+  },
 ];
 
 const digestOf = (migration: Migration): string => createHash("sha256").update(migration.sql).digest("hex");

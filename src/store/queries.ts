@@ -20,6 +20,7 @@ import {
   type VersionRow,
 } from "./store.ts";
 import { codeOf, constraintOf } from "./errors.ts";
+import { peopleQueries } from "./people.ts";
 import type { Tables } from "./schema.ts";
 
 type Db = Kysely<Tables>;
@@ -55,6 +56,7 @@ export function queries(db: Db): Queries {
     journal: journalQueries(db),
     inventory: inventoryQueries(db),
     settings: settingQueries(db),
+    people: peopleQueries(db),
   };
 }
 

@@ -2,6 +2,7 @@
 import type { ColumnType, Generated } from "kysely";
 import type { MaterialState } from "../core/model.ts";
 import type { CredentialDecl, CredentialKind, Observation, VersionFacts, VersionState } from "../core/place.ts";
+import type { GrantRow } from "./people.ts";
 import type { Json, JournalKind, PlacementRow, RotationMode, RotationStatus, TaskState } from "./store.ts";
 
 /** Read as milliseconds since the epoch (see `pool.ts`), written as a `Date`. */
@@ -149,4 +150,46 @@ export interface Tables {
     seen_at: DefaultTime;
   };
   settings: { name: string; value: JsonColumn<Json> };
+  people: {
+    person: string;
+    name: string;
+    grants: JsonColumn<GrantRow[]>;
+    disabled: Generated<boolean>;
+    created_at: DefaultTime;
+    signed_in_at: OptionalTime;
+  };
+  sign_in_codes: {
+    hash: Buffer;
+    person: string;
+    loopback_only: boolean;
+    created_at: DefaultTime;
+    expires_at: Time;
+  };
+  sessions: {
+    hash: Buffer;
+    person: string;
+    created_at: DefaultTime;
+    used_at: DefaultTime;
+    expires_at: Time;
+  };
+  api_tokens: {
+    id: string;
+    hash: Buffer;
+    person: string;
+    label: string;
+    grants: JsonColumn<GrantRow[]>;
+    created_at: DefaultTime;
+    expires_at: Time;
+    used_at: OptionalTime;
+    revoked_at: OptionalTime;
+  };
+  api_requests: {
+    person: string;
+    key: string;
+    digest: string;
+    /** Absent while it is being done. */
+    answer: JsonColumn<Json> | null;
+    status: number | null;
+    at: DefaultTime;
+  };
 }

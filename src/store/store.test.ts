@@ -82,7 +82,7 @@ describe("the store", () => {
       const refused = migrate(client);
       await expect(refused).rejects.toMatchObject({
         code: "newer-schema",
-        message: expect.stringMatching(/schema 99.*up to 1/),
+        message: expect.stringContaining(`schema 99, and this Keyroll knows schemas up to ${migrations.length}`),
       });
       expect((await client.query("select count(*)::int as n from keyroll.migrations")).rows).toEqual([
         { n: migrations.length + 1 },

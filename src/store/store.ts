@@ -3,6 +3,7 @@
  * Times are milliseconds since the epoch. Nothing here can hold a secret in clear: sealed records are opaque bytes.
  */
 import type { MaterialState } from "../core/model.ts";
+import type { PeopleQueries } from "./people.ts";
 import type { CredentialDecl, CredentialKind, Observation, Phase, VersionFacts, VersionState } from "../core/place.ts";
 
 /** Any JSON value. Payloads are public only. */
@@ -207,6 +208,7 @@ export type JournalKind =
   | "rotation"
   | "version"
   | "key"
+  | "person"
   | "checkpoint";
 export interface JournalRow {
   readonly seq: number;
@@ -328,6 +330,7 @@ export interface Queries {
   readonly journal: JournalQueries;
   readonly inventory: InventoryQueries;
   readonly settings: SettingQueries;
+  readonly people: PeopleQueries;
 }
 
 /** The same inside a transaction; all of it happens or none. */

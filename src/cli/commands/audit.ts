@@ -24,6 +24,7 @@ const kinds: readonly JournalKind[] = [
   "rotation",
   "version",
   "key",
+  "person",
   "checkpoint",
 ];
 
