@@ -118,6 +118,8 @@ export interface Entry {
   readonly version?: string;
   /** Where the place keeps it: `primary`, `secondary`, a role name, a line. */
   readonly slot?: string;
+  /** Public names that the place chose with it, such as `user`: what `add` returned, for when that answer was lost. */
+  readonly attributes?: Readonly<Record<string, string>>;
   /** A disabled entry is kept and not accepted. */
   readonly enabled: boolean;
   readonly notAfterMs?: number;
@@ -229,7 +231,7 @@ export interface CredentialDecl {
   readonly labels: Readonly<Record<string, string>>;
   readonly issuer: IssuerDecl;
   readonly places: readonly PlaceDecl[];
-  /** Data sets. Their holders already have `drain: "job"` and present to `readBy`. */
+  /** Data sets. Their holders already present to `readBy`. */
   readonly data?: readonly DataDecl[];
   readonly policy: Policy;
   /** `file:line` of the declaration, for messages. */

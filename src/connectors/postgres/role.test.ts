@@ -328,7 +328,13 @@ describe("postgres.role", () => {
       const place = await world.open();
       const seen = await place.observe(context(), [wrong, adopted]);
       expect(seen.entries).toEqual([
-        { mark: world.names.roles[0], slot: world.names.roles[0], enabled: true, version: "db#1" },
+        {
+          mark: world.names.roles[0],
+          slot: world.names.roles[0],
+          attributes: { user: world.names.roles[0] },
+          enabled: true,
+          version: "db#1",
+        },
       ]);
       expect(seen.notes?.join(" ")).toContain("GRANT SELECT ON pg_catalog.pg_authid");
       await place.remove?.(context(), adopted);

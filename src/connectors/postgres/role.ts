@@ -307,7 +307,7 @@ export function openRole(config: RoleConfig, system: PostgresSystem): Place {
           mark: role.name,
           slot: role.name,
           enabled,
-          ...(version ? { version: version.id } : {}),
+          ...(version ? { version: version.id, attributes: { user: role.name } } : {}),
           ...(role.validUntilMs === null ? {} : { notAfterMs: role.validUntilMs }),
         });
         const left = open?.get(role.name) ?? 0;

@@ -96,6 +96,7 @@ const observationSchema = z.strictObject({
         mark: z.string().min(1).max(300),
         version: z.string().max(300).optional(),
         slot: z.string().max(300).optional(),
+        attributes: placementSchema.shape.attributes,
         enabled: z.boolean().default(true),
         notAfterMs: z.number().optional(),
       }),
@@ -315,7 +316,7 @@ export function openProgram(config: ProgramConfig, run: Transport, timeoutMs: nu
       const seen = await ask(cx, "observe", observationSchema, { known });
       const ids = new Set(known.map((version) => version.id));
       const marks = new Set<string>();
-      const entries = seen.entries.map(({ version, slot, notAfterMs, mark, enabled }) => {
+      const entries = seen.entries.map(({ version, slot, attributes, notAfterMs, mark, enabled }) => {
         if (marks.has(mark)) throw new ConnectorError("misconfigured", `${called} showed two entries with one mark.`);
         marks.add(mark);
         return {
@@ -324,6 +325,7 @@ export function openProgram(config: ProgramConfig, run: Transport, timeoutMs: nu
           // A version that Keyroll did not ask about is somebody else's to know.
           ...(version !== undefined && ids.has(version) ? { version } : {}),
           ...(slot === undefined ? {} : { slot }),
+          ...(attributes === undefined ? {} : { attributes }),
           ...(notAfterMs === undefined ? {} : { notAfterMs }),
         };
       });

@@ -1,5 +1,5 @@
 /** One file on a host: a value that programs there read, or a list of public keys that sshd accepts. */
-import type { Observation } from "../../core/place.ts";
+import type { Entry, Observation } from "../../core/place.ts";
 import { ConnectorError, type CallContext, type Place, type Placement, type VersionHandle } from "../connector.ts";
 import { Secret, type Material } from "../secret.ts";
 import { keyOfLine, publicLine } from "./keys.ts";
@@ -96,7 +96,7 @@ export function openKeysFile(config: SshFileConfig, system: SshSystem): Place {
           if (material.kind === "key") ids.set(publicLine(material.privateKey), one.id);
         }
       }
-      const entries = new Map<string, { mark: string; enabled: boolean; version?: string }>();
+      const entries = new Map<string, Entry>();
       for (const line of linesOf(file)) {
         const found = keyOfLine(line);
         if (found === null) continue;
@@ -104,7 +104,7 @@ export function openKeysFile(config: SshFileConfig, system: SshSystem): Place {
         entries.set(found.key, {
           mark: markOf(found.key),
           enabled: true,
-          ...(version === undefined ? {} : { version }),
+          ...(version === undefined ? {} : { version, ...placement(found.key) }),
         });
       }
       return { entries: [...entries.values()], etag: etagOf(file) };
