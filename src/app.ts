@@ -1044,6 +1044,7 @@ function neededMs(credential: CredentialDecl): number {
   const wait = Math.max(
     0,
     ...credential.places.map((place) => place.traits.refreshMs + place.traits.propagationMs + place.traits.drainMs),
+    ...(credential.data ?? []).map((set) => set.drainMs),
   );
   return changes + wait + credential.policy.soakMs;
 }

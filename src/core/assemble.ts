@@ -315,10 +315,12 @@ export function assemble(input: AssembleInput): Assembled {
       if (verifier < 0) continue;
       const verifierPlace = verifierPlaces[verifier]!;
       const verifierSeen = observationOf(verifierPlace);
-      const hasJob = verifierPlace.traits.drain === "job" || traits.drain === "job";
+      // Records leave by re-encryption only, and lie only where a data set says so; the same holder may present to others at a handshake.
+      const sets = (credential.data ?? []).filter((set) => set.writtenUnder === place.name && set.readBy.includes(name));
+      const hasJob = verifierPlace.traits.drain === "job" || traits.drain === "job" || sets.length > 0;
       const timed =
         verifierPlace.traits.drain === "timed" || traits.drain === "timed" || verifierSeen?.inUse !== undefined;
-      const drainMs = Math.max(verifierPlace.traits.drainMs, traits.drainMs);
+      const drainMs = Math.max(verifierPlace.traits.drainMs, traits.drainMs, ...sets.map((set) => set.drainMs));
       let flying = 0;
       if (timed && memory.changedMs !== null && nowMs < memory.changedMs + traits.refreshMs + drainMs)
         flying |= maskOf(memory.before);

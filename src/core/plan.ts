@@ -486,6 +486,7 @@ export function plan(input: AssembleInput, options: PlanOptions): Plan {
         place.traits,
       ]),
       issuer: [input.credential.issuer.type, input.credential.issuer.place ?? null, input.credential.issuer.ca ?? null],
+      data: input.credential.data?.map(({ writtenUnder, readBy, drainMs }) => [writtenUnder, readBy, drainMs]),
       policy: { soakMs: policy.soakMs, approvals: policy.approvals, windows: policy.windows.map((w) => w.text) },
       from: from ? [from.id, from.facts.fingerprint] : null,
       rotation: [rotation.mode, rotation.strategy, rotation.direction, rotation.exposed, rotation.signer ?? null],

@@ -373,17 +373,7 @@ class Loader {
     }
     const places = drafts.flatMap((each): PlaceDecl[] => {
       if (each.decl === undefined) return [];
-      const written = data.find((set) => set.writtenUnder === each.name);
-      // A data set makes messages of records: they leave by re-encryption only.
-      const traits: Traits =
-        written === undefined
-          ? each.decl.traits
-          : {
-              ...each.decl.traits,
-              drain: "job",
-              drainMs: Math.max(...data.filter((set) => set.writtenUnder === each.name).map((set) => set.drainMs)),
-            };
-      return [{ ...each.decl, traits, presentsTo: presentsTo.get(each.name) ?? [] }];
+      return [{ ...each.decl, presentsTo: presentsTo.get(each.name) ?? [] }];
     });
     const decl: CredentialDecl = {
       name,
@@ -1151,6 +1141,7 @@ function finishHolders(credentials: readonly CredentialDecl[]): CredentialDecl[]
       changes += place.credential === undefined ? 2 * place.traits.changeMs : lengthOf(place.credential);
       wait = Math.max(wait, place.traits.refreshMs + place.traits.propagationMs + place.traits.drainMs);
     }
+    wait = Math.max(wait, ...(credential.data ?? []).map((set) => set.drainMs));
     const length = changes + wait + credential.policy.soakMs;
     lengths.set(name, length);
     return length;

@@ -1,0 +1,84 @@
+import { describe, expect, test } from "vitest";
+import { credential, fresh, hash, holder, holds, sees, verifier, version } from "../../test/support/declare.ts";
+import { assemble, effectOf } from "./assemble.ts";
+import { next } from "./next.ts";
+import type { CredentialDecl } from "./place.ts";
+import { plan } from "./plan.ts";
+
+/** Each edge as `holder verifier drain length`. */
+function edges(decl: CredentialDecl): string[] {
+  const { topology } = assemble(fresh(decl));
+  return topology.edges.map(
+    (edge) =>
+      `${topology.holders[edge.holder]!.name} ${topology.verifiers[edge.verifier]!.name} ${edge.drain} ${edge.drainMs}`,
+  );
+}
+
+describe("which edges have data at rest", () => {
+  const places = [
+    verifier("api"),
+    verifier("readers"),
+    verifier("archive", { drainMs: 5000 }),
+    holder("app", ["api", "readers", "archive"]),
+    holder("job", ["api", "readers"], { drain: "timed", drainMs: 7000 }),
+  ];
+  const data = [
+    { name: "orders", writtenUnder: "app", readBy: ["readers"], drainMs: 100_000 },
+    { name: "backups", writtenUnder: "app", readBy: ["readers", "archive"], drainMs: 30_000 },
+  ];
+
+  test("those that a data set names, and no others of the same holder or verifier", () => {
+    expect(edges(credential("key", places, { data }))).toEqual([
+      "app api instant 0",
+      "app readers job 100000",
+      "app archive job 30000",
+      "job api timed 7000",
+      "job readers timed 7000",
+    ]);
+    expect(edges(credential("key", places))).toEqual([
+      "app api instant 0",
+      "app readers instant 0",
+      "app archive instant 5000",
+      "job api timed 7000",
+      "job readers timed 7000",
+    ]);
+  });
+
+  test("a place whose own traits say so has them at every edge", () => {
+    const decl = credential("key", [
+      verifier("readers", { drain: "job", drainMs: 9000 }),
+      verifier("api"),
+      holder("app", ["readers", "api"]),
+      holder("writer", ["api"], { drain: "job", drainMs: 4000 }),
+    ]);
+    expect(edges(decl)).toEqual(["app readers job 9000", "app api instant 0", "writer api job 4000"]);
+  });
+
+  test("only they wait for records: the other verifier lets the old version go before", () => {
+    const decl = credential("key", [verifier("api"), verifier("readers"), holder("app", ["api", "readers"])], {
+      data: [{ name: "orders", writtenUnder: "app", readBy: ["readers"], drainMs: 100_000 }],
+    });
+    const [before, now] = ["key#1", "key#2"] as const;
+    const offered = (records: Record<string, number>): string[] => {
+      const both = sees(before, now);
+      const input = fresh(decl, {
+        versions: [version(before, { state: "retiring" }), version(now)],
+        seen: { api: both, readers: { ...both, records }, app: holds(now) },
+      });
+      const assembled = assemble(input);
+      const decision = next(assembled.topology, assembled.situation, assembled.goal);
+      if (decision.kind !== "act") return [];
+      return decision.actions.map((action) => effectOf(assembled, action)).map(({ verb, place }) => `${verb} ${place}`);
+    };
+    expect(offered({ [before]: 3, [now]: 1 })).toEqual(["remove api", "reencrypt readers"]);
+    expect(offered({ [now]: 4 })).toEqual(["remove api", "remove readers"]);
+  });
+
+  test("they are part of what a plan was approved for", () => {
+    const decl = credential("key", places, { data });
+    const made = plan(fresh(decl), { hash });
+    const longer = { ...decl, data: data.map((set) => ({ ...set, drainMs: 200_000 })) };
+    expect(plan(fresh(longer), { hash }).digest).not.toBe(made.digest);
+    expect(plan(fresh({ ...decl, data: [...data] }), { hash }).digest).toBe(made.digest);
+  });
+});
