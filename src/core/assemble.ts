@@ -53,6 +53,12 @@ export interface PlaceMemory {
   readonly wrote?: string;
   /** The version that a running re-encryption writes. */
   readonly job?: string;
+  /** Re-encryptions to these may be running: a start had no answer, or nobody asked it to stop. A confirmed start ends the doubt. */
+  readonly maybeJobs?: readonly string[];
+  /** Versions that a write of ours may have made current here since it was last seen. */
+  readonly maybe?: readonly string[];
+  /** Versions whose grants (sessions, registrations) were ended here. */
+  readonly ended?: readonly string[];
 }
 
 export interface RotationSpec {
@@ -285,7 +291,10 @@ export function assemble(input: AssembleInput): Assembled {
     };
     let stored = maskOf((seen?.entries ?? []).flatMap((entry) => (entry.version === undefined ? [] : [entry.version])));
     let current: number | null = null;
-    if (seen?.current === undefined) {
+    // A place that can be read and does not say what is in use is in between (written, and not reloaded): anything it has may be live.
+    const between = seen !== null && seen.current === undefined && traits.readable;
+    if (between) current = null;
+    else if (seen?.current === undefined) {
       // It cannot be read back: what we last wrote and saw confirmed, else what was there before us.
       const assumed = memory.wrote ?? rotation.from;
       if (assumed !== null && ids.includes(assumed)) current = ids.indexOf(assumed);
@@ -306,7 +315,12 @@ export function assemble(input: AssembleInput): Assembled {
     addLives(maskOf((seen?.inUse ?? []).flatMap((mark) => versionOfMark(place, mark) ?? [])));
     addLives(maskOf(watched));
     // A process that was not seen may present whatever its store has.
-    if (!input.seen[place.name]) addLives(stored | maskOf(memory.before));
+    if (!input.seen[place.name] || between)
+      addLives(stored | maskOf([...memory.before, ...(rotation.from === null ? [] : [rotation.from])]));
+
+    // And what was seen last may be older than our own last write.
+    if (!input.seen[place.name])
+      addLives(maskOf([...(memory.wrote === undefined ? [] : [memory.wrote]), ...(memory.maybe ?? [])]));
 
     const inFlight: Mask[] = [];
     const job: (number | null)[] = [];
@@ -316,7 +330,9 @@ export function assemble(input: AssembleInput): Assembled {
       const verifierPlace = verifierPlaces[verifier]!;
       const verifierSeen = observationOf(verifierPlace);
       // Records leave by re-encryption only, and lie only where a data set says so; the same holder may present to others at a handshake.
-      const sets = (credential.data ?? []).filter((set) => set.writtenUnder === place.name && set.readBy.includes(name));
+      const sets = (credential.data ?? []).filter(
+        (set) => set.writtenUnder === place.name && set.readBy.includes(name),
+      );
       const hasJob = verifierPlace.traits.drain === "job" || traits.drain === "job" || sets.length > 0;
       const timed =
         verifierPlace.traits.drain === "timed" || traits.drain === "timed" || verifierSeen?.inUse !== undefined;
@@ -334,6 +350,7 @@ export function assemble(input: AssembleInput): Assembled {
         // Nobody counted, so every version that ever wrote here may still have data.
         else flying |= stored | maskOf(ids.filter((id) => id === rotation.from));
       }
+      if (hasJob) flying |= maskOf([...(memoryOf(verifierPlace).maybeJobs ?? []), ...(memory.maybeJobs ?? [])]);
       const jobOf = hasJob ? (memoryOf(verifierPlace).job ?? memory.job) : undefined;
       edges.push({ holder: h, verifier, drain: hasJob ? "job" : timed ? "timed" : "instant", drainMs });
       inFlight.push(flying);
@@ -353,7 +370,11 @@ export function assemble(input: AssembleInput): Assembled {
       refreshMs: traits.refreshMs,
       human: traits.human,
     });
-    const processes = [...lives].map((live) => ({ live, granted: traits.session ? live : null }));
+    const ended = maskOf(memory.ended ?? []);
+    const processes = [...lives].map((live) => ({
+      live,
+      granted: traits.session && (live === null || (ended & bit(live)) === 0) ? live : null,
+    }));
     holderStates.push({ units: [{ stored, current, processes }], inFlight, job });
   });
 

@@ -322,6 +322,7 @@ export function decide(planner: Planner, state: State): Decision {
  * @throws RangeError if the topology has more than 30 versions or items, or the situation does not fit it.
  */
 export function next(topology: Topology, situation: Situation, goal: Goal): Decision {
-  const system = new System(topology);
+  // Nothing is merged or sorted here: the units in the answer are those of the question.
+  const system = new System(topology, "full");
   return decide(new Planner(system, goal), system.encode(situation));
 }

@@ -687,11 +687,13 @@ function reducedRuns(
   const { topology } = system;
   const roomy = topology.verifiers.map((verifier, a) => {
     const local = system.verifiers[a]!.locals[system.verifierId(start, a)]!;
-    const orphans = topology.items.reduce(
-      (mask, item, t) => (item.version !== null && topology.versions[item.version]!.issuer ? mask | bit(t) : mask),
+    // What issuing puts there takes up room as well, wanted or not.
+    const issued = topology.versions.reduce(
+      (mask, { issuer }) =>
+        (issuer?.autoTrust ?? []).reduce((all, auto) => (auto.verifier === a ? all | bit(auto.item) : all), mask),
       0,
     );
-    const union = local.configured | goal.final[a]! | (orphans & local.configured);
+    const union = local.configured | goal.final[a]! | issued;
     const denials = topology.items.some((item, t) => item.denies !== 0 && has(union, t));
     const replaces = verifier.capacity === 1 && size(union & system.admitting) > 1;
     return !denials && !replaces && size(union & system.admitting) <= verifier.capacity && verifier.restorable;

@@ -21,6 +21,8 @@ export interface PlaceNotes extends PlaceMemory {
   readonly ours: readonly string[];
   /** No write before this time: a late request of ours may still arrive and overwrite the whole set. */
   readonly uncertainUntilMs: number | null;
+  /** A request of ours without an answer may still arrive until then, whatever it writes. */
+  readonly lateUntilMs: number | null;
   /** Failed effects in a row. */
   readonly failures: number;
   readonly retryAtMs: number | null;
@@ -54,6 +56,7 @@ export const noPlaceNotes: PlaceNotes = {
   seen: null,
   ours: [],
   uncertainUntilMs: null,
+  lateUntilMs: null,
   failures: 0,
   retryAtMs: null,
   lastFailure: null,
@@ -94,6 +97,12 @@ export function settledByTime(place: PlaceDecl, notes: PlaceNotes, nowMs: number
   );
 }
 
+/** Whether the change is one of what a verifier accepts or of what a holder's users present: only that travels, and is waited for. */
+function travels(place: PlaceDecl, verb: string): boolean {
+  if (verb === "reencrypt" || verb === "endSessions") return false;
+  return place.traits.roles.includes("verifier") || (verb !== "add" && verb !== "remove");
+}
+
 /** After a write of ours that had, or may have had, its effect. `assumed`: what an unreadable holder used before. */
 export function afterChange(
   place: PlaceDecl,
@@ -102,7 +111,17 @@ export function afterChange(
   nowMs: number,
   ours: string | null,
   assumed: string | null,
+  verb = "activate",
+  answered = true,
 ): PlaceNotes {
+  const all = ours === null || notes.ours.includes(ours) ? notes.ours : [...notes.ours, ours];
+  if (ours !== null && verb === "reencrypt")
+    return answered
+      ? { ...notes, ours: all, job: ours, maybeJobs: [] }
+      : { ...notes, ours: all, maybeJobs: [...new Set([...(notes.maybeJobs ?? []), ours])] };
+  if (ours !== null && verb === "endSessions")
+    return answered ? { ...notes, ours: all, ended: [...(notes.ended ?? []), ours] } : { ...notes, ours: all };
+  if (!travels(place, verb)) return { ...notes, ours: all };
   return {
     ...notes,
     changedMs: nowMs,
@@ -110,7 +129,7 @@ export function afterChange(
     accepted: [],
     refused: [],
     probes: {},
-    ours: ours === null || notes.ours.includes(ours) ? notes.ours : [...notes.ours, ours],
+    ours: all,
   };
 }
 
@@ -119,8 +138,9 @@ export function afterChange(
  * verifier then counts as accepting only what all of them accept, and the users of a holder as presenting what any of them holds.
  */
 function beforeChange(place: PlaceDecl, notes: PlaceNotes, now: readonly string[], nowMs: number): string[] {
-  if (settledByTime(place, notes, nowMs)) return [...now];
+  // Tokens outlive the refresh, and the place does not know for how long: its verifiers do. So nothing is forgotten here.
   if (place.traits.roles.includes("holder")) return [...new Set([...notes.before, ...now])];
+  if (settledByTime(place, notes, nowMs)) return [...now];
   return now.filter((id) => notes.before.includes(id));
 }
 
@@ -163,6 +183,9 @@ export function afterLook(place: PlaceDecl, notes: PlaceNotes, observation: Obse
     if (!(current === null && mine(was))) edits.push(`${current ?? "nothing"} was made current by somebody else.`);
   }
   if (edits.length === 0) return { notes: { ...notes, seen, ours }, edits };
+  // What is only stored is presented by nobody: its coming and going changes no wait.
+  if (!place.traits.roles.includes("verifier") && current === notes.seen.current)
+    return { notes: { ...notes, seen, ours }, edits };
   const known = Object.entries(notes.seen.entries).filter(
     ([, value]) => value !== "" && !value.endsWith(" (disabled)"),
   );

@@ -163,6 +163,10 @@ class Turn {
       const refused = await this.probeWhatChanged();
       if (refused !== null) return await this.halt(refused);
       const nowMs = await this.deps.nowMs();
+      // On the way forward a late request of ours does only what is still right. On the way back it would undo what was put right since.
+      const lateUntilMs = Math.max(0, ...[...this.notes.values()].map((notes) => notes.lateUntilMs ?? 0));
+      if (this.row.direction === "back" && lateUntilMs > nowMs)
+        return await this.park("the end of the longest life of a request that had no answer", lateUntilMs, nowMs);
       const assembled = assemble(this.input(nowMs));
       const decision = next(assembled.topology, assembled.situation, assembled.goal);
       if (decision.kind === "done") {
@@ -366,7 +370,11 @@ class Turn {
         if (payload.verb === "issue" && payload.version !== undefined)
           await this.maybeLost(tx, staged, payload.version);
         const place = payload.place === undefined ? undefined : this.placeOf(payload.place);
-        if (place !== undefined) staged.remember(place.name, this.afterUnknown(place, payload.version ?? null, nowMs));
+        if (place !== undefined)
+          staged.remember(
+            place.name,
+            this.afterUnknown(place, payload.version ?? null, nowMs, payload.verb ?? "activate"),
+          );
         staged.about({ lastEffectMs: nowMs });
       });
     }
@@ -383,7 +391,7 @@ class Turn {
     });
   }
 
-  changed(place: PlaceDecl, version: string | null, nowMs: number): PlaceNotes {
+  changed(place: PlaceDecl, version: string | null, nowMs: number, verb: string, answered = true): PlaceNotes {
     return afterChange(
       place,
       this.notesOf(place.name),
@@ -391,14 +399,17 @@ class Turn {
       nowMs,
       version,
       this.row.fromVersion,
+      verb,
+      answered,
     );
   }
 
-  afterUnknown(place: PlaceDecl, version: string | null, nowMs: number): PlaceNotes {
-    const changed = this.changed(place, version, nowMs);
+  afterUnknown(place: PlaceDecl, version: string | null, nowMs: number, verb: string): PlaceNotes {
+    const changed = this.changed(place, version, nowMs, verb, false);
     const lateWrites = place.traits.writes === "whole-set" && !place.traits.conditional;
     const maybe = version === null || changed.maybe.includes(version) ? changed.maybe : [...changed.maybe, version];
-    return { ...changed, maybe, uncertainUntilMs: lateWrites ? nowMs + this.deps.options.requestLifeMs : null };
+    const lateUntilMs = nowMs + this.deps.options.requestLifeMs;
+    return { ...changed, maybe, lateUntilMs, uncertainUntilMs: lateWrites ? lateUntilMs : null };
   }
 
   // -------------------------------------------------------------------------------------------------------------------------------------
@@ -587,6 +598,18 @@ class Turn {
         untilMs: notes.retryAtMs,
       };
     }
+    if (effect.phase === "switch") {
+      // Whoever is not seen counts as presenting, and as accepting, the worst. Against that, a switch would seem to make nothing worse.
+      const dark = this.credential.places.find(
+        (at) => (at.presentsTo.includes(place.name) || place.presentsTo.includes(at.name)) && this.errors.has(at.name),
+      );
+      if (dark !== undefined)
+        return {
+          reason: `${dark.name} could not be seen: ${this.errors.get(dark.name)}`,
+          untilMs: nowMs + 1000,
+          unseen: true,
+        };
+    }
     const settles = (at: PlaceDecl): number | null =>
       settledByTime(at, this.notesOf(at.name), nowMs)
         ? null
@@ -713,7 +736,7 @@ class Turn {
     });
     await this.write(async (_, staged) => {
       staged.remember(place.name, {
-        ...this.changed(place, effect.version, nowMs),
+        ...this.changed(place, effect.version, nowMs, effect.verb),
         child: started.id,
       });
       staged.note({
@@ -742,8 +765,10 @@ class Turn {
     }
     if (effect.verb === "stopReencrypt") {
       // No connector is asked to stop: the next start names another target, and what was moved meanwhile is moved again.
-      const { job: _, ...notes } = this.notesOf(effect.place);
-      await this.write(async (_, staged) => staged.remember(effect.place, notes));
+      // So it may go on writing until then.
+      const { job, ...notes } = this.notesOf(effect.place);
+      const kept = job === undefined ? notes : { ...notes, maybeJobs: [...new Set([...(notes.maybeJobs ?? []), job])] };
+      await this.write(async (_, staged) => staged.remember(effect.place, kept));
       return null;
     }
     const place = this.placeOf(effect.place);
@@ -776,14 +801,13 @@ class Turn {
     const before = this.notesOf(place.name).repeated;
     const times = before?.effect === done ? before.times + 1 : 1;
     const stop = await this.outcome(effect, id, error, nowMs, async (tx, staged) => {
-      const changed = { ...this.changed(place, version.id, nowMs), ...noFailures, uncertainUntilMs: null };
+      const changed = { ...this.changed(place, version.id, nowMs, effect.verb), ...noFailures, uncertainUntilMs: null };
       staged.remember(place.name, {
         ...changed,
         repeated: { effect: done, times },
         // The place may show it late: it is given time before it is asked again.
         retryAtMs: times > 1 ? nowMs + backoffMs(times, this.deps.random) : null,
         ...(effect.verb === "activate" ? { wrote: version.id, maybe: [] } : {}),
-        ...(effect.verb === "reencrypt" ? { job: version.id } : {}),
       });
       if (effect.verb === "remove") await tx.versions.place(version.id, place.name, null);
       else if (placement !== undefined) await tx.versions.place(version.id, place.name, placement);
@@ -884,7 +908,9 @@ class Turn {
         const before = this.notesOf(effect.place);
         const failures = before.failures + 1;
         const notes =
-          result === "unknown" && place !== undefined ? this.afterUnknown(place, effect.version, nowMs) : before;
+          result === "unknown" && place !== undefined
+            ? this.afterUnknown(place, effect.version, nowMs, effect.verb)
+            : before;
         const pauseMs = Math.max(
           error.retryAfterMs ?? 0,
           error.kind === "conflict" ? 0 : backoffMs(failures, this.deps.random),
@@ -986,7 +1012,7 @@ class Turn {
         staged.note({ version: versionId, text: `${versionId} is sealed.`, sealed: true });
         if (place !== undefined) {
           if (got.placement !== undefined) await tx.versions.place(versionId, place.name, got.placement);
-          staged.remember(place.name, this.changed(place, versionId, now));
+          staged.remember(place.name, this.changed(place, versionId, now, "issue"));
           if (this.credential.issuer.traits.issuingActivates) await this.switched(tx, staged, versionId, now);
         }
       });
@@ -1189,6 +1215,16 @@ class Turn {
         nowMs,
       );
       return "parked";
+    }
+    // What was there before is remembered as what all copies accept. Whether one of them still accepts more, only time can tell.
+    const travelling = this.credential.places.filter((place) => !settledByTime(place, this.notesOf(place.name), nowMs));
+    if (this.row.mode === "breach" && travelling.length > 0) {
+      const settledAtMs = Math.max(
+        ...travelling.map(({ name, traits }) => {
+          return this.notesOf(name).changedMs! + Math.max(traits.propagationMs, traits.refreshMs);
+        }),
+      );
+      return await this.park("the removal to have reached every copy", settledAtMs, nowMs);
     }
     const verdict = await this.oldRefused(nowMs);
     if (verdict !== null) return verdict;

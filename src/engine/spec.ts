@@ -60,7 +60,7 @@ export async function findSigner(
 
 /** What `assemble` needs of the engine's notes. */
 export function memoryFor(notes: PlaceNotes, canProbe: boolean, lastSeen: Observation | undefined): PlaceMemory {
-  const { changedMs, before, accepted, refused, wrote, job } = notes;
+  const { changedMs, before, accepted, refused, wrote, job, maybeJobs, maybe, ended } = notes;
   return {
     changedMs,
     before,
@@ -70,5 +70,8 @@ export function memoryFor(notes: PlaceNotes, canProbe: boolean, lastSeen: Observ
     ...(lastSeen === undefined ? {} : { lastSeen }),
     ...(wrote === undefined ? {} : { wrote }),
     ...(job === undefined ? {} : { job }),
+    ...(maybeJobs === undefined ? {} : { maybeJobs }),
+    maybe,
+    ...(ended === undefined ? {} : { ended }),
   };
 }
