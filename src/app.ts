@@ -205,7 +205,9 @@ export class App {
   readonly log: Log;
   #loaded: Promise<LoadedEstate> | null = null;
   #engine: Promise<Engine> | null = null;
-  #changes = new Map<string, number>();
+  #changes = new Map<string, string>();
+  /** What is wrong with the estate since it was changed. */
+  #wrong: string | null = null;
 
   constructor(options: AppOptions) {
     this.#options = options;
@@ -253,24 +255,34 @@ export class App {
     });
   }
 
-  /** Loads the files again where they changed and are right; a worker calls it now and then. Returns what is wrong, once per change. */
+  /**
+   * Loads the files again where one of them changed, those behind `${file:…}` included, and all are right; a worker calls it now and then.
+   * Returns what is wrong, once per change.
+   */
   async reload(): Promise<"same" | "changed" | EstateError> {
     const before = await this.estate();
     const times = changeTimes(before.files);
-    if ([...times].every(([path, time]) => this.#changes.get(path) === time)) return "same";
+    // What mends a wrong one may be a file that none of these is.
+    if (this.#wrong === null && [...times].every(([path, time]) => this.#changes.get(path) === time)) return "same";
     this.#changes = times;
     try {
       const loaded = await loadEstate(this.estatePath(), { registry: this.registry, env: this.#options.env });
-      this.#changes = changeTimes(loaded.files);
-      if (loaded.estate.digest === before.estate.digest) return "same";
+      this.#wrong = null;
+      // What was looked at before it was read wins: a change in between is then seen the next time.
+      this.#changes = new Map([...changeTimes(loaded.files), ...times]);
+      // The digest knows no value from outside, so an equal one does not say that nothing changed.
       this.#loaded = Promise.resolve(loaded);
-      const engine = await this.engine();
-      engine.current = loaded.estate;
-      await apply(engine, loaded, this.person);
+      const engine = await this.#engine;
+      if (engine !== null) {
+        engine.current = loaded.estate;
+        await apply(engine, loaded, this.person);
+      }
       return "changed";
     } catch (error) {
-      if (error instanceof EstateError) return error;
-      throw error;
+      if (!(error instanceof EstateError)) throw error;
+      if (this.#wrong === error.message) return "same";
+      this.#wrong = error.message;
+      return error;
     }
   }
 
@@ -893,8 +905,14 @@ export interface Engine extends StoreParts {
   rotations: Rotations;
 }
 
-function changeTimes(files: readonly string[]): Map<string, number> {
-  return new Map(files.map((path) => [path, statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0]));
+/** What tells a changed file from the one before: also one that was put in its place with the old time. */
+function changeTimes(files: readonly string[]): Map<string, string> {
+  return new Map(
+    files.map((path) => {
+      const found = statSync(path, { throwIfNoEntry: false });
+      return [path, found === undefined ? "" : `${found.ino} ${found.size} ${found.mtimeMs}`];
+    }),
+  );
 }
 
 /** Writes the estate down where it changed. What is kept has no resolved secret in it. */

@@ -327,7 +327,9 @@ describe("includes", () => {
       "/estate/teams/a.yaml",
       "/estate/shared.yaml",
       "/estate/teams/b.yaml",
+      "/estate/secrets/url",
     ]);
+    expect(text).not.toContain("from-file");
     expect(text).toContain("# /estate/teams/b.yaml\n");
   });
   test("split or not, the digest is the same", async () => {

@@ -56,7 +56,7 @@ export interface LoadOptions {
 
 export interface LoadedEstate {
   readonly estate: Estate;
-  /** Absolute paths of the files it was read from, the first one first. */
+  /** Absolute paths of the files it was read from, the first one first; then those behind `${file:…}`, whose texts are in no record. */
   readonly files: readonly string[];
   /** What is allowed and probably not meant, formatted like an error. */
   readonly notes: readonly EstateProblem[];
@@ -115,6 +115,8 @@ class Loader {
   readonly #positions = new Positions();
   /** Values that look like secrets and stand in the file itself. */
   readonly #plainSecrets = new Set<string>();
+  /** Files behind `${file:…}`. */
+  readonly #referred = new Set<string>();
 
   constructor(options: LoadOptions) {
     this.#options = options;
@@ -199,7 +201,7 @@ class Loader {
     const raws = { systems, credentials };
     return {
       estate: { ...estate, digest: digestOf(estate, raws) },
-      files: files.map((file) => file.path),
+      files: [...new Set([...files.map((file) => file.path), ...this.#referred])],
       notes: this.#notes.sorted(),
       text: this.#blot(files.map((file) => (file === first ? file.text : `\n# ${file.shown}\n${file.text}`)).join("")),
     };
@@ -948,7 +950,12 @@ class Loader {
   ): Promise<{ readonly value: unknown } | undefined> {
     const result = await readSettings(connector, raw, commonKeys, {
       env: this.#options.env,
-      files: this.#files,
+      files: {
+        read: async (path, maxBytes) => {
+          this.#referred.add(path);
+          return this.#files.read(path, maxBytes);
+        },
+      },
       folder: spot.file.folder,
     });
     if ("value" in result) return result;
