@@ -27,7 +27,7 @@ import type { KeyMaterial } from "../secret.ts";
 import { makeKey } from "../shared/certify.ts";
 import { factsOf } from "../shared/x509.ts";
 import { fileCertificate } from "./connector.ts";
-import { readKeystore, writeKeystore } from "./pkcs12.ts";
+import { readKeystore, writeKeystore } from "../shared/pkcs12.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "keyroll-cert-"));
 chmodSync(scratch, 0o755);

@@ -21,7 +21,7 @@ import {
   pkcs8Of,
   privateKeyOf,
 } from "../shared/x509.ts";
-import { KeystoreError, readKeystore, writeKeystore } from "./pkcs12.ts";
+import { KeystoreError, readKeystore, writeKeystore } from "../shared/pkcs12.ts";
 import { clearReloadDue, isReloadDue, markReloadDue, precheck, reload } from "./reload.ts";
 import type { CertificateConfig } from "./schema.ts";
 

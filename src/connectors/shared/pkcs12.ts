@@ -29,8 +29,11 @@ type Node = forge.asn1.Asn1;
 const bytesOf = (text: string): Buffer => Buffer.from(text, "latin1");
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString("latin1");
 
-/** Throws {@link KeystoreError}: damaged, another password, or without a key and its certificate. */
-export function readKeystore(bytes: Uint8Array, password: Secret): Keystore {
+/**
+ * Throws {@link KeystoreError}: damaged, another password, or without a key and its certificate.
+ * @param password `undefined`: none at all, as in what Key Vault hands out; that is not the same as an empty one.
+ */
+export function readKeystore(bytes: Uint8Array, password: Secret | undefined): Keystore {
   let root: Node;
   try {
     root = asn1.fromDer(util.createBuffer(text(bytes)));
@@ -41,7 +44,7 @@ export function readKeystore(bytes: Uint8Array, password: Secret): Keystore {
     throw new KeystoreError(`the keystore asks for more than ${mostIterations} rounds`);
   let store: forge.pkcs12.Pkcs12Pfx;
   try {
-    store = pkcs12.pkcs12FromAsn1(root, true, password.reveal());
+    store = pkcs12.pkcs12FromAsn1(root, true, password?.reveal());
   } catch {
     throw new KeystoreError("the password of the keystore is wrong, or it is damaged");
   }
