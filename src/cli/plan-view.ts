@@ -101,7 +101,7 @@ export function planText(plan: Plan, options: PlanViewOptions): string {
       ...(sum("person") > 0 ? [count(sum("person"), "person", "people")] : []),
       `${sum("remove")} remove`,
     ];
-    const people = sum("person") > 0 ? " and the time of people" : "";
+    const people = plan.steps.some((step) => step.action === "approve") ? " and the time of people" : "";
     lines.push(paragraph(`${parts.join(", ")}. About ${formatDuration(plan.estimateMs)}${people}.`, textWidth));
   }
   const sentence = safetySentence(plan);

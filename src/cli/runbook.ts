@@ -89,7 +89,7 @@ export function runbookOf(input: RunbookInput): Runbook {
         automatic: step.by !== "person",
         done: input.steps?.[i]?.state === "done",
         values: valuesOf(step, at, input),
-        instructions: task === undefined ? [] : instructionsOf(task.instructions),
+        instructions: task === undefined ? declaredInstructions(step, at) : instructionsOf(task.instructions),
         check: checkOf(step, at),
         undo: undoOf(step, plan),
         takes: step.estimateMs === 0 ? "at once" : formatDuration(step.estimateMs),
@@ -112,7 +112,12 @@ function settingsOf(declared: unknown): (readonly [string, string])[] {
     if (typeof value === "string" || typeof value === "number" || typeof value === "boolean")
       return [[key, String(value)]];
     if (Array.isArray(value) && value.every((each) => typeof each !== "object")) return [[key, value.join(", ")]];
-    return value !== null && typeof value === "object" ? [[key, JSON.stringify(value)]] : [];
+    // A map of plain values, such as the keys of a file; deeper ones (commands, texts for tasks) are no value to copy.
+    if (value === null || typeof value !== "object" || Array.isArray(value)) return [];
+    const parts = Object.entries(value);
+    return parts.every(([, each]) => typeof each === "string")
+      ? [[key, parts.map(([name, each]) => `${name}: ${String(each)}`).join(", ")]]
+      : [];
   });
 }
 
@@ -158,6 +163,20 @@ function instructionsOf(json: Json): RunbookStep["instructions"] {
     text: String(each.text ?? ""),
     copy: typeof each.copy === "string" ? each.copy : null,
   }));
+}
+
+/** What the estate tells a person to do there. Values that only exist once the version is made stay as they are written. */
+function declaredInstructions(step: Step, place: PlaceDecl | undefined): RunbookStep["instructions"] {
+  const action = actionOf(step);
+  if (step.by !== "person" || action === null || place === undefined) return [];
+  const told = (place.declared as Record<string, { steps?: unknown } | undefined> | null | undefined)?.[action]?.steps;
+  if (!Array.isArray(told)) return [];
+  const filled = (text: string): string => text.replaceAll("${id}", step.version ?? "${id}");
+  return told.map((each: string | { text?: string; copy?: string }) =>
+    typeof each === "string"
+      ? { text: filled(each), copy: null }
+      : { text: filled(each.text ?? ""), copy: each.copy === undefined ? null : filled(each.copy) },
+  );
 }
 
 function checkOf(step: Step, place: PlaceDecl | undefined): string {

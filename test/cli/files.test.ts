@@ -29,6 +29,17 @@ credentials:
     places:
       file: { type: file.value, holder: true, path: ./slow.txt, format: text, refresh: 1h }
     policy: { maxAge: 90d, rotateBefore: never, soak: 0s }
+  by-hand:
+    kind: secret
+    issuer: { type: random, length: 32 }
+    places:
+      console:
+        type: manual
+        holder: true
+        title: Console
+        activate: { steps: [{ text: "Paste the name.", copy: "\${id}" }] }
+        check: { argv: [cat, ./console.json] }
+    policy: { maxAge: 90d, rotateBefore: never, soak: 0s }
   away:
     kind: secret
     issuer: { type: random, length: 32 }
@@ -68,7 +79,7 @@ describe("files", { timeout: 120_000 }, () => {
     const status = documents["status"]!.schema.parse(JSON.parse(stdout)) as {
       items: { credential: string; state: string; seen: string | null }[];
     };
-    expect(status.items).toHaveLength(4);
+    expect(status.items).toHaveLength(5);
     expect(status.items.find((item) => item.credential === "token")!.seen).not.toBeNull();
   });
 
@@ -147,6 +158,29 @@ describe("files", { timeout: 120_000 }, () => {
     expect(watched.stdout).toMatch(/gated is gated#2 everywhere/);
   });
 
+  it("gives a task to a person, and does not take their word for it", async () => {
+    home.write("console.json", JSON.stringify({ entries: [], current: null }));
+    const waits = await keyroll(["rotate", "by-hand", "--yes"]);
+    expect(waits.code).toBe(5);
+    const task = /keyroll task show (t-\S+)/.exec(waits.stdout)![1]!;
+    expect((await keyroll(["task", "show", task])).stdout).toMatch(/1\. Paste the name\.\n +by-hand#1/);
+    expect((await keyroll(["task", "done", task])).code).toBe(0);
+    const told = await keyroll(["run", "watch", "by-hand"]);
+    expect(told.code).toBe(5);
+    home.write(
+      "console.json",
+      JSON.stringify({ entries: [{ mark: "by-hand#1", version: "by-hand#1" }], current: "by-hand#1" }),
+    );
+    const open = JSON.parse((await keyroll(["task", "list", "--json"])).stdout) as {
+      items: { id: string; credential: string }[];
+    };
+    for (const item of open.items) documents["task"]!.schema.parse(item);
+    await keyroll(["task", "done", open.items.find((item) => item.credential === "by-hand")?.id ?? task]);
+    const watched = await keyroll(["run", "watch", "by-hand", "--timeout", "20s"]);
+    expect(watched.stdout).toMatch(/by-hand is by-hand#1 everywhere/);
+    expect(watched.code).toBe(0);
+  });
+
   it("detaches on Ctrl-C, exit 130: the run goes on by itself and can be paused; --timeout comes back with exit 124", async () => {
     const { child, ended } = await seen(["rotate", "slow", "--yes"], /3\/\d+ +waiting/);
     child.kill("SIGINT");
@@ -212,7 +246,7 @@ describe("files", { timeout: 120_000 }, () => {
     );
     expect(doctor.code).toBe(found.ok ? 0 : 1);
     expect((await keyroll(["audit", "export", "-o", "journal.ndjson"])).code).toBe(0);
-    expect((await keyroll(["audit", "verify"])).stdout).toMatch(/^The journal is whole/);
+    expect(await keyroll(["audit", "verify"])).toMatchObject({ code: 0, stdout: expect.stringMatching(/^The journal is whole/) as string });
     expect((await keyroll(["audit", "verify", "--export", "journal.ndjson"])).stdout).toMatch(/^The export is whole/);
     const path = join(home.folder, "journal.ndjson");
     writeFileSync(path, readFileSync(path, "utf8").replace('"alice"', '"mallory"'));
