@@ -3,6 +3,7 @@ import { z } from "zod";
 import { defineIssuer, definePlace, defineSystem } from "../connectors/connector.ts";
 import { createRegistry } from "../connectors/registry.ts";
 import { plainTraits } from "../core/place.ts";
+import type { CredentialDecl } from "../core/place.ts";
 import { loadEstate } from "./load.ts";
 import type { LoadedEstate } from "./load.ts";
 import { EstateError, formatProblem } from "./problem.ts";
@@ -185,4 +186,42 @@ export async function problemsOf(
     if (!(error instanceof EstateError)) throw error;
     return error.problems.map((problem) => formatProblem(problem).replaceAll("/estate/", ""));
   }
+}
+
+/** An estate with something of everything. It needs {@link wholeEnv}. */
+export const whole = `
+version: 1
+defaults: { owner: platform, labels: { team: core }, policy: { soak: 1m, maxAge: 90d, approvals: { switch: 1 } } }
+settings: { requestLife: 90s }
+systems:
+  pg: { type: db, url: "\${env:URL}", port: "\${env:PORT}", tls: "\${env:TLS:-true}", keyFile: ./id }
+credentials:
+  # The password of the shop.
+  app-db-password:
+    kind: password
+    owner: payments
+    labels: { tier: 1 }
+    issuer: { type: random, length: 40 }
+    places:
+      role: { type: db.role, system: pg, verifier: true, owner: app, roles: [app_a, app_b], propagation: 2s }
+      env: { type: file, holder: true, presentsTo: [role], path: ./app.env, keys: { password: DB }, refresh: 5s }
+    policy: { rotateBefore: 30d, maxAge: never, approvals: { retire: 1 }, window: "Sat 02:00-06:00 Europe/Amsterdam" }
+`;
+export const wholeEnv = { URL: "db://u:s3cr3t-value@h/d", PORT: "5432" };
+
+/** A credential with these places, in one line each. */
+export function estateWith(places: string, more = "", issuer = "issuer: { type: random }"): string {
+  return `version: 1\nsystems: { pg: { type: db, url: "db://h" } }\ncredentials:\n  c:\n    kind: secret\n    owner: me\n    policy: { maxAge: 1d }\n    ${issuer}\n${more}    places:\n${places
+    .trim()
+    .split("\n")
+    .map((line) => `      ${line.trim()}`)
+    .join("\n")}\n`;
+}
+/** The least that a credential needs. */
+export const modelPlaces = "v: { type: model, verifier: true }\nh: { type: model, holder: true }";
+/** The one credential of this text. */
+export async function only(text: string): Promise<CredentialDecl> {
+  const [credential] = (await loadText(text)).estate.credentials;
+  if (credential === undefined) throw new Error("There is no credential.");
+  return credential;
 }

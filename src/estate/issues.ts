@@ -1,8 +1,8 @@
 /** What zod found, in words for the person who wrote the file. */
 import type { z } from "zod";
 import { quoted, suggestion } from "./problem.ts";
-import { properties, schemaAt } from "./schema.ts";
-import type { JsonSchema } from "./schema.ts";
+import { properties, schemaAt } from "./json-schema.ts";
+import type { JsonSchema } from "./json-schema.ts";
 import type { Tree } from "./source.ts";
 
 type Issue = z.core.$ZodIssue;

@@ -13,7 +13,8 @@ import {
 import { plainTraits } from "../core/place.ts";
 import { parse } from "yaml";
 import { loadText, problemsOf, testRegistry } from "./fakes.ts";
-import { issuerCommon, jsonSchema, jsonSchemaOf, placeCommon, properties, systemCommon } from "./schema.ts";
+import { jsonSchema, jsonSchemaOf, properties } from "./json-schema.ts";
+import { issuerCommon, placeCommon, systemCommon } from "./schema.ts";
 import { starterEstate, wholeStarterEstate } from "./starter.ts";
 import { loadEstate } from "./load.ts";
 import { memoryFiles } from "./fakes.ts";

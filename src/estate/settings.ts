@@ -5,8 +5,9 @@
 import type { z } from "zod";
 import { findings } from "./issues.ts";
 import type { Finding } from "./issues.ts";
+import { droppedKeys, jsonSchemaOf, properties } from "./json-schema.ts";
 import { joinPath, suggestion } from "./problem.ts";
-import { droppedKeys, jsonSchemaOf, modelKeys, properties } from "./schema.ts";
+import { modelKeys } from "./schema.ts";
 import { isTreeMap, omit } from "./source.ts";
 import type { Files, Tree, TreeMap } from "./source.ts";
 import { refersOutside, resolvePath, substitute } from "./substitute.ts";

@@ -4,7 +4,7 @@ import { relative, resolve } from "node:path";
 import { z } from "zod";
 import { Problem } from "../../core/problem.ts";
 import { formatProblem } from "../../estate/problem.ts";
-import { jsonSchema } from "../../estate/schema.ts";
+import { jsonSchema } from "../../estate/json-schema.ts";
 import { starterEstate } from "../../estate/starter.ts";
 import type { Cli, Context } from "../command.ts";
 import { documents } from "../documents.ts";
