@@ -7,6 +7,7 @@ import { formatDuration } from "../core/time.ts";
 import { registerAudit } from "./commands/audit.ts";
 import { registerDoctor } from "./commands/doctor.ts";
 import { registerEstate } from "./commands/estate.ts";
+import { registerLab } from "./commands/lab.ts";
 import { registerLook } from "./commands/look.ts";
 import { registerPeople } from "./commands/people.ts";
 import { registerPlan } from "./commands/plan.ts";
@@ -83,6 +84,7 @@ export function buildProgram(
   registerServe(cli);
   registerDoctor(cli);
   registerAudit(cli);
+  registerLab(cli);
   program.addHelpText(
     "after",
     "\nNew here?  keyroll init, then keyroll plan NAME. It changes nothing.\nExit codes: 0 ok, 1 failed, 2 wrong use, 3 found, 4 refused, 5 waits for a person, 6 rolled back, 7 not enough seen, 8 not allowed.",

@@ -1,0 +1,345 @@
+/** What the tenant holds when it is new: Keyroll's own principal, and the systems of the founding cases some weeks before their credentials expire. */
+import { X509Certificate, createPrivateKey } from "node:crypto";
+import { seconds } from "./http.ts";
+import { makeCertificate, makeEcKey, makeRsaKey, pkcs8, thumbprint } from "./pki.ts";
+import { randomFrom, type Random } from "./random.ts";
+import type {
+  Application,
+  AutomationAccount,
+  Connection,
+  Key,
+  Password,
+  ServicePrincipal,
+  TenantState,
+  Vault,
+} from "./state.ts";
+
+export const foundingCases = ["connected-spaces", "provision-assist"] as const;
+export type FoundingCase = (typeof foundingCases)[number];
+
+const dayMs = 86_400_000;
+const yearMs = 365 * dayMs;
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+const location = "westeurope";
+
+/** Names that the listeners' certificate is valid for. */
+export const hostNames = ["localhost", "127.0.0.1"];
+
+const newSecret = (random: Random): string => `${random.text(3, letters)}8Q~${random.text(34, `${letters}._~-`)}`;
+
+function password(random: Random, displayName: string, startMs: number, endMs: number): Password {
+  const secret = newSecret(random);
+  return { keyId: random.uuid(), displayName, hint: secret.slice(0, 3), startMs, endMs, secret, knownFromMs: [] };
+}
+function keyOf(random: Random, pem: string): Key {
+  const certificate = new X509Certificate(pem);
+  return {
+    keyId: random.uuid(),
+    displayName: certificate.subject,
+    customKeyIdentifier: thumbprint(certificate),
+    startMs: Date.parse(certificate.validFrom),
+    endMs: Date.parse(certificate.validTo),
+    certificate: certificate.raw.toString("base64"),
+    knownFromMs: [],
+  };
+}
+
+export async function newState(seed: string, cases: readonly FoundingCase[], nowMs: number): Promise<TenantState> {
+  const random = randomFrom(seed, "founding");
+  const [caKey, serverKey, tokenKey, operatorKey, spacesKey] = await Promise.all([
+    makeEcKey(),
+    makeEcKey(),
+    makeRsaKey(),
+    makeRsaKey(),
+    makeRsaKey(),
+  ]);
+  const caPem = await makeCertificate({
+    subject: "CN=Keyroll lab CA",
+    key: caKey,
+    ca: true,
+    notBeforeMs: nowMs - dayMs,
+    notAfterMs: nowMs + 10 * yearMs,
+  });
+  const ca = { certificate: caPem, key: pkcs8(caKey) };
+  const server = await makeCertificate({
+    subject: "CN=Keyroll lab",
+    names: hostNames,
+    key: serverKey,
+    signer: ca,
+    extendedKeyUsages: ["1.3.6.1.5.5.7.3.1"],
+    notBeforeMs: nowMs - dayMs,
+    notAfterMs: nowMs + 2 * yearMs,
+  });
+  const operatorCertificate = await makeCertificate({
+    subject: "CN=keyroll-operator",
+    key: operatorKey,
+    extendedKeyUsages: ["1.3.6.1.5.5.7.3.2"],
+    notBeforeMs: nowMs - dayMs,
+    notAfterMs: nowMs + yearMs,
+  });
+
+  const applications: Application[] = [];
+  const servicePrincipals: ServicePrincipal[] = [];
+  const subscriptionId = random.uuid();
+  function register(
+    displayName: string,
+    more: { graphRoles?: string[]; grants?: ServicePrincipal["grants"] },
+  ): { app: Application; principal: ServicePrincipal } {
+    const app: Application = {
+      id: random.uuid(),
+      appId: random.uuid(),
+      displayName,
+      createdMs: nowMs - 2 * yearMs,
+      changedMs: nowMs - 2 * yearMs,
+      owners: [],
+      passwords: [],
+      keys: [],
+      gone: { passwords: [], keys: [] },
+    };
+    const principal = {
+      id: random.uuid(),
+      appId: app.appId,
+      displayName,
+      graphRoles: more.graphRoles ?? [],
+      grants: more.grants ?? [],
+    };
+    applications.push(app);
+    servicePrincipals.push(principal);
+    return { app, principal };
+  }
+
+  const operator = register("keyroll-operator", {
+    graphRoles: ["Application.Read.All", "Application.ReadWrite.OwnedBy", "AuditLog.Read.All", "Policy.Read.All"],
+    grants: [{ action: "*", scope: `/subscriptions/${subscriptionId}` }],
+  });
+  const operatorPassword = password(random, "keyroll", nowMs - 30 * dayMs, nowMs + yearMs);
+  operator.app.passwords.push(operatorPassword);
+  operator.app.keys.push(keyOf(random, operatorCertificate));
+
+  const state: TenantState = {
+    format: 1,
+    seed,
+    tenantId: random.uuid(),
+    tenantName: "Contoso",
+    domain: "contoso.onmicrosoft.com",
+    subscriptionId,
+    ca,
+    server: { certificate: server, key: pkcs8(serverKey) },
+    tokenKey: pkcs8(tokenKey),
+    ports: {},
+    operator: {
+      clientId: operator.app.appId,
+      clientSecret: operatorPassword.secret,
+      certificate: operatorCertificate,
+      key: pkcs8(operatorKey),
+    },
+    applications,
+    servicePrincipals,
+    signIns: [],
+    passwordLifetimeMs: null,
+    // Groups that no case is about, so that a search has something to pass over.
+    resourceGroups: [{ name: "rg-network", location }],
+    vaults: [],
+    connections: [],
+    automationAccounts: [],
+    cases: {},
+  };
+  const own = (app: Application): void => void app.owners.push(operator.principal.id);
+
+  if (cases.includes("connected-spaces")) {
+    const suffix = random.hex(6);
+    const resourceGroup = `mrg-connected-spaces-${suffix}`;
+    const vaultName = `cs-kv-${suffix}`;
+    const scope = `/subscriptions/${subscriptionId}/resourceGroups/${resourceGroup}/providers/Microsoft.KeyVault/vaults/${vaultName}`;
+    const issuedMs = nowMs - 2 * yearMs + 25 * dayMs;
+    const { app } = register(`cs-dbe-${suffix}`, {});
+    own(app);
+    const secret = password(random, "connected spaces", issuedMs, nowMs + 25 * dayMs);
+    const certificate = await makeCertificate({
+      subject: "CN=liveaiserviceprincipal",
+      key: spacesKey,
+      extendedKeyUsages: ["1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"],
+      notBeforeMs: issuedMs - 600_000,
+      notAfterMs: nowMs + 20 * dayMs,
+    });
+    app.passwords.push(secret);
+    app.keys.push(keyOf(random, certificate));
+    // The device reads the vault with an identity that is not the one being rolled.
+    const device = register(`cs-device-${suffix}`, {
+      grants: [
+        { action: "Microsoft.KeyVault/vaults/secrets/getSecret/action", scope },
+        { action: "Microsoft.KeyVault/vaults/certificates/read", scope },
+      ],
+    });
+    const deviceSecret = password(random, "device", nowMs - 30 * dayMs, nowMs + 2 * yearMs);
+    device.app.passwords.push(deviceSecret);
+    const at = seconds(issuedMs);
+    const vault: Vault = {
+      name: vaultName,
+      resourceGroup,
+      location,
+      access: "policies",
+      secrets: {
+        serviceprincipalid: {
+          name: "ServicePrincipalId",
+          versions: [
+            {
+              version: random.hex(32),
+              value: app.appId,
+              contentType: "text/plain",
+              attributes: { enabled: true, created: at, updated: at },
+            },
+          ],
+        },
+        serviceprincipalsecret: {
+          name: "ServicePrincipalSecret",
+          versions: [
+            {
+              version: random.hex(32),
+              value: secret.secret,
+              contentType: "text/plain; charset=utf-8",
+              tags: { deployment: suffix },
+              attributes: { enabled: true, exp: seconds(secret.endMs), created: at, updated: at },
+            },
+          ],
+        },
+      },
+      certificates: {
+        liveaiserviceprincipalprivatekey: {
+          name: "liveaiserviceprincipalprivatekey",
+          policy: {
+            key_props: { exportable: true, kty: "RSA", key_size: 2048, reuse_key: false },
+            secret_props: { contentType: "application/x-pkcs12" },
+            x509_props: {
+              subject: "CN=liveaiserviceprincipal",
+              ekus: ["1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"],
+              key_usage: ["digitalSignature", "keyEncipherment"],
+              validity_months: 24,
+            },
+            lifetime_actions: [{ trigger: { days_before_expiry: 180 }, action: { action_type: "EmailContacts" } }],
+            issuer: { name: "Self" },
+            attributes: { enabled: true, created: at, updated: at },
+          },
+          versions: [
+            {
+              version: random.hex(32),
+              chain: [new X509Certificate(certificate).raw.toString("base64")],
+              key: pkcs8(createPrivateKey(pkcs8(spacesKey))),
+              attributes: { enabled: true, nbf: at - 600, exp: seconds(nowMs + 20 * dayMs), created: at, updated: at },
+            },
+          ],
+        },
+      },
+    };
+    state.resourceGroups.push({
+      name: resourceGroup,
+      location,
+      managedBy: `/subscriptions/${subscriptionId}/resourceGroups/rg-network`,
+    });
+    state.vaults.push(vault);
+    state.cases.connectedSpaces = {
+      vault: vaultName,
+      appId: app.appId,
+      deviceAppId: device.app.appId,
+      deviceSecret: deviceSecret.secret,
+    };
+  }
+
+  if (cases.includes("provision-assist")) {
+    const resourceGroup = "rg-provision-assist";
+    const suffix = random.hex(6);
+    const vaultName = `pa-kv-${suffix}`;
+    const group = `/subscriptions/${subscriptionId}/resourceGroups/${resourceGroup}`;
+    const { app, principal } = register("Provision Assist", {
+      graphRoles: [],
+      grants: [
+        {
+          action: "Microsoft.KeyVault/vaults/secrets/getSecret/action",
+          scope: `${group}/providers/Microsoft.KeyVault/vaults/${vaultName}`,
+        },
+        { action: "Microsoft.Automation/automationAccounts/*", scope: group },
+      ],
+    });
+    own(app);
+    const secret = password(random, "deployment", nowMs - yearMs + 14 * dayMs, nowMs + 14 * dayMs);
+    app.passwords.push(secret);
+    const at = seconds(secret.startMs);
+    state.resourceGroups.push({ name: resourceGroup, location, tags: { solution: "provision-assist" } });
+    state.vaults.push({
+      name: vaultName,
+      resourceGroup,
+      location,
+      access: "rbac",
+      secrets: {
+        appsecret: {
+          name: "appSecret",
+          versions: [
+            {
+              version: random.hex(32),
+              value: secret.secret,
+              attributes: { enabled: true, exp: seconds(secret.endMs), created: at, updated: at },
+            },
+          ],
+        },
+        appid: {
+          name: "appId",
+          versions: [
+            { version: random.hex(32), value: app.appId, attributes: { enabled: true, created: at, updated: at } },
+          ],
+        },
+      },
+      certificates: {},
+    });
+    const values = {
+      "token:clientId": app.appId,
+      "token:clientSecret": secret.secret,
+      "token:TenantId": state.tenantId,
+      "token:grantType": "client_credentials",
+    };
+    const connection = (name: string, api: string, parameterValues: Record<string, string>): Connection => ({
+      name,
+      resourceGroup,
+      location,
+      displayName: name,
+      api,
+      parameterValues,
+      createdMs: secret.startMs,
+      changedMs: secret.startMs,
+    });
+    state.connections.push(
+      connection("provisionassist-kv", "keyvault", { vaultName, ...values }),
+      connection("provisionassist-automation", "azureautomation", values),
+    );
+    const account: AutomationAccount = {
+      name: "provisionassist-auto",
+      resourceGroup,
+      location,
+      variables: {
+        appsecret: {
+          name: "appSecret",
+          value: JSON.stringify(secret.secret),
+          description: "Client secret of the application",
+          isEncrypted: true,
+          createdMs: secret.startMs,
+          changedMs: secret.startMs,
+        },
+        appclientid: {
+          name: "appClientId",
+          value: JSON.stringify(app.appId),
+          description: null,
+          isEncrypted: false,
+          createdMs: secret.startMs,
+          changedMs: secret.startMs,
+        },
+      },
+    };
+    state.automationAccounts.push(account);
+    state.cases.provisionAssist = {
+      vault: vaultName,
+      appId: principal.appId,
+      automationAccount: account.name,
+      connections: state.connections.map((each) => each.name),
+    };
+  }
+  return state;
+}

@@ -1,0 +1,284 @@
+/**
+ * The systems that hold the credentials and use them, on plain HTTPS: they know nothing of Keyroll, and only count. A credential's version is named by
+ * the first 8 hex digits of a secret's SHA-256, or by a certificate's thumbprint.
+ */
+import { createHash, createPrivateKey, randomUUID, sign, X509Certificate } from "node:crypto";
+import { Agent, request } from "node:https";
+import { fingerprint, type Lab } from "./lab.ts";
+import { readPem, readPfx, thumbprint, type Parsed } from "./pki.ts";
+import { isRecord, seconds, text } from "./http.ts";
+
+export interface VersionCounts {
+  accepted: number;
+  /** The service said that this credential is not good: 400, 401 and 403. */
+  refused: number;
+  /** No verdict: throttled, unavailable, cut off. */
+  failed: number;
+  firstMs: number;
+  /** Of the last success; 0: none. */
+  lastAcceptedMs: number;
+  lastRefusedMs: number;
+  /** The last refusal's code. */
+  why?: string;
+}
+export interface PresenterCounts {
+  readonly what: string;
+  readonly versions: Readonly<Record<string, VersionCounts>>;
+  /** Times at which it could not read what it should use, by reason. */
+  readonly unread: Readonly<Record<string, number>>;
+}
+export interface Presenters {
+  counts(): Readonly<Record<string, PresenterCounts>>;
+  stop(): Promise<void>;
+}
+
+/** Devices read the vault this often; "the device will update within 10 minutes". */
+const rereadMs = 600_000;
+/** How often each presenter signs in, in the lab's time. */
+const useMs = 60_000;
+/** A real clock cannot do better, whatever the speed. */
+const shortestMs = 40;
+
+interface Answer {
+  readonly status: number;
+  readonly body: Readonly<Record<string, unknown>>;
+}
+
+export function startPresenters(lab: Lab): Presenters {
+  const agent = new Agent({ ca: lab.state.ca.certificate, keepAlive: true });
+  const counters = new Map<
+    string,
+    { what: string; versions: Record<string, VersionCounts>; unread: Record<string, number> }
+  >();
+  const timers: NodeJS.Timeout[] = [];
+  const running = new Set<Promise<void>>();
+  const over = new AbortController();
+
+  function counter(
+    name: string,
+    what: string,
+  ): { versions: Record<string, VersionCounts>; unread: Record<string, number> } {
+    const found = counters.get(name) ?? { what, versions: {}, unread: {} };
+    counters.set(name, found);
+    return found;
+  }
+  /** Runs now and then; never twice at once, as a system that is slow is not asked again meanwhile. */
+  function every(ms: number, work: () => Promise<void>): void {
+    let busy = false;
+    const once = (): void => {
+      if (busy || over.signal.aborted) return;
+      busy = true;
+      const run = work().finally(() => {
+        busy = false;
+        running.delete(run);
+      });
+      running.add(run);
+    };
+    once();
+    timers.push(setInterval(once, Math.max(shortestMs, lab.span(ms))));
+  }
+  async function call(
+    method: string,
+    url: string,
+    headers: Record<string, string>,
+    body?: string,
+  ): Promise<Answer | null> {
+    return await new Promise((resolve) => {
+      const sent = request(url, { method, headers, agent, signal: over.signal, timeout: 10_000 }, (incoming) => {
+        const chunks: Buffer[] = [];
+        incoming.on("data", (chunk: Buffer) => chunks.push(chunk));
+        incoming.on("error", () => resolve(null));
+        incoming.on("end", () => {
+          let parsed: unknown;
+          try {
+            parsed = JSON.parse(Buffer.concat(chunks).toString("utf8"));
+          } catch {
+            parsed = {};
+          }
+          resolve({ status: incoming.statusCode ?? 0, body: isRecord(parsed) ? parsed : {} });
+        });
+      });
+      sent.on("timeout", () => sent.destroy());
+      // Cut off, or ended with the lab: no verdict either way.
+      sent.on("error", () => resolve(null));
+      sent.end(body);
+    });
+  }
+  const tokenUrl = (): string => `${lab.origin()}/${lab.state.tenantId}/oauth2/v2.0/token`;
+  async function tokenWith(fields: Record<string, string>, resource: string): Promise<Answer | null> {
+    const form = new URLSearchParams({ grant_type: "client_credentials", scope: `${resource}/.default`, ...fields });
+    return await call("POST", tokenUrl(), { "content-type": "application/x-www-form-urlencoded" }, form.toString());
+  }
+  function count(name: string, what: string, version: string, answer: Answer | null): void {
+    const { versions } = counter(name, what);
+    const now = lab.now();
+    const entry = (versions[version] ??= {
+      accepted: 0,
+      refused: 0,
+      failed: 0,
+      firstMs: now,
+      lastAcceptedMs: 0,
+      lastRefusedMs: 0,
+    });
+    if (answer?.status === 200) {
+      entry.accepted++;
+      entry.lastAcceptedMs = now;
+    } else if (answer !== null && [400, 401, 403].includes(answer.status)) {
+      entry.refused++;
+      entry.lastRefusedMs = now;
+      const codes = answer.body["error_codes"];
+      entry.why = Array.isArray(codes) ? `AADSTS${String(codes[0])}` : `HTTP ${answer.status}`;
+    } else entry.failed++;
+  }
+  const unread = (name: string, what: string, reason: string): void => {
+    const { unread: reasons } = counter(name, what);
+    reasons[reason] = (reasons[reason] ?? 0) + 1;
+  };
+
+  function assertion(clientId: string, credential: Parsed): string {
+    const encode = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const now = seconds(lab.now());
+    const head = encode({
+      alg: "RS256",
+      typ: "JWT",
+      x5t: createHash("sha1").update(credential.certificates[0]!.raw).digest("base64url"),
+    });
+    const body = encode({
+      aud: tokenUrl(),
+      iss: clientId,
+      sub: clientId,
+      jti: randomUUID(),
+      nbf: now - 5,
+      exp: now + 300,
+    });
+    const key = createPrivateKey(credential.key.export({ type: "pkcs8", format: "pem" }));
+    return `${head}.${body}.${sign("RSA-SHA256", Buffer.from(`${head}.${body}`), key).toString("base64url")}`;
+  }
+  const byAssertion = (clientId: string, credential: Parsed): Record<string, string> => ({
+    client_id: clientId,
+    client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    client_assertion: assertion(clientId, credential),
+  });
+
+  /** A Connected Spaces device: holds what it read last, and reads again every ten minutes. */
+  function startDevice(spaces: NonNullable<typeof lab.state.cases.connectedSpaces>): void {
+    const vault = lab.state.vaults.find((each) => each.name === spaces.vault);
+    if (vault === undefined) return;
+    const what = "Connected Spaces device, signs in with what it read from the vault";
+    let held: { clientId: string; secret: string; certificate: Parsed } | null = null;
+    every(rereadMs, async () => {
+      const token = text(
+        (
+          await tokenWith(
+            { client_id: spaces.deviceAppId, client_secret: spaces.deviceSecret },
+            "https://vault.azure.net",
+          )
+        )?.body["access_token"],
+      );
+      if (token === undefined) return unread("device", what, "no token for the vault");
+      const read = async (name: string): Promise<string | undefined> => {
+        const answer = await call("GET", `${lab.vaultUrl(vault)}/secrets/${name}/?api-version=7.5`, {
+          authorization: `Bearer ${token}`,
+        });
+        return text(answer?.body["value"]);
+      };
+      const [clientId, secret, pfx] = [
+        await read("ServicePrincipalId"),
+        await read("ServicePrincipalSecret"),
+        await read("liveaiserviceprincipalprivatekey"),
+      ];
+      if (clientId === undefined || secret === undefined || pfx === undefined)
+        return unread("device", what, "a secret could not be read");
+      const certificate = pfx.includes("-----BEGIN") ? readPem(pfx) : readPfx(Buffer.from(pfx, "base64"), undefined);
+      if (certificate === null) return unread("device", what, "the certificate's file could not be opened");
+      held = { clientId, secret, certificate };
+    });
+    every(useMs, async () => {
+      if (held === null) return;
+      const { clientId, secret, certificate } = held;
+      const graph = "https://graph.microsoft.com";
+      count(
+        "device secret",
+        `${what}: the secret`,
+        fingerprint(secret),
+        await tokenWith({ client_id: clientId, client_secret: secret }, graph),
+      );
+      count(
+        "device certificate",
+        `${what}: the certificate`,
+        thumbprint(new X509Certificate(certificate.certificates[0]!.raw)),
+        await tokenWith(byAssertion(clientId, certificate), graph),
+      );
+    });
+  }
+
+  /** Logic Apps that call through an API connection: the platform holds the values, and signs in with them. */
+  function startLogicApp(name: string): void {
+    every(useMs, async () => {
+      const connection = lab.state.connections.find((each) => each.name === name);
+      const what = `Logic App on the API connection ${name}`;
+      if (connection === undefined) return unread(`logic app ${name}`, what, "the connection is gone");
+      const values = connection.parameterValues;
+      const secret = values["token:clientSecret"] ?? "";
+      const isVault = connection.api === "keyvault";
+      const signIn = await tokenWith(
+        { client_id: values["token:clientId"] ?? "", client_secret: secret },
+        isVault ? "https://vault.azure.net" : "https://management.azure.com",
+      );
+      const token = text(signIn?.body["access_token"]);
+      const vault = lab.state.vaults.find((each) => each.name === values["vaultName"]);
+      const account = lab.state.automationAccounts[0];
+      const target =
+        isVault && vault
+          ? `${lab.vaultUrl(vault)}/secrets/appId/?api-version=7.5`
+          : account
+            ? `${lab.origin()}/subscriptions/${lab.state.subscriptionId}/resourceGroups/${account.resourceGroup}/providers/Microsoft.Automation/automationAccounts/${account.name}/variables?api-version=2023-11-01`
+            : undefined;
+      const answer =
+        token === undefined || target === undefined
+          ? signIn
+          : await call("GET", target, { authorization: `Bearer ${token}` });
+      count(`logic app ${name}`, what, fingerprint(secret), answer);
+    });
+  }
+
+  /** A runbook: Automation hands it the decrypted variable, as Get-AutomationVariable does. */
+  function startRunbook(accountName: string): void {
+    every(useMs, async () => {
+      const account = lab.state.automationAccounts.find((each) => each.name === accountName);
+      const what = `Runbook in ${accountName}, reads the variables appClientId and appSecret`;
+      const read = (name: string): string | undefined => {
+        try {
+          return text(JSON.parse(account?.variables[name.toLowerCase()]?.value ?? "null"));
+        } catch {
+          return undefined;
+        }
+      };
+      const clientId = read("appClientId");
+      const secret = read("appSecret");
+      if (clientId === undefined || secret === undefined) return unread("runbook", what, "the variable holds no text");
+      count(
+        "runbook",
+        what,
+        fingerprint(secret),
+        await tokenWith({ client_id: clientId, client_secret: secret }, "https://graph.microsoft.com"),
+      );
+    });
+  }
+
+  const { connectedSpaces, provisionAssist } = lab.state.cases;
+  if (connectedSpaces) startDevice(connectedSpaces);
+  if (provisionAssist) {
+    for (const name of provisionAssist.connections) startLogicApp(name);
+    startRunbook(provisionAssist.automationAccount);
+  }
+  return {
+    counts: () => structuredClone(Object.fromEntries(counters)),
+    async stop() {
+      for (const timer of timers) clearInterval(timer);
+      over.abort();
+      await Promise.all(running);
+      agent.destroy();
+    },
+  };
+}
