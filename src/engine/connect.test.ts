@@ -85,6 +85,23 @@ describe("a call", () => {
     expect(secret!.bytes().every((byte) => byte === 0)).toBe(true);
   });
 
+  test("sends nothing more once the lease has run out, as after a freeze, and says that nobody knows how far it came", async () => {
+    const { open } = opened({});
+    const sent: string[] = [];
+    let fresh = true;
+    const error = await failureOf(
+      open.place("db").run({ label: "add db", effect: true, mayStillSend: () => fresh }, async (_, scope) => {
+        await scope.cx.throttle();
+        sent.push("first");
+        fresh = false;
+        await scope.cx.throttle();
+        sent.push("second");
+      }),
+    );
+    expect(error.kind).toBe("unknown-outcome");
+    expect(sent).toEqual(["first"]);
+  });
+
   test("an error that no connector should throw is unknown for an effect and unavailable for a read, and its text is dropped", async () => {
     const { open } = opened({});
     const fails = async (): Promise<never> => {

@@ -67,6 +67,8 @@ export interface CallSpec {
   readonly changeMs?: number;
   /** Stops waiting and reads. An effect that was sent is always waited for, up to its time limit. */
   readonly signal?: AbortSignal;
+  /** Asked before each request: a process that was frozen on its way here must not send what another worker has long done or undone. */
+  readonly mayStillSend?: () => boolean;
 }
 
 /** One opened place or issuer with its limits. */
@@ -179,7 +181,12 @@ export function openCredential(
         cx: {
           now: () => options.clock.now(),
           signal: abort.signal,
-          throttle: () => limit.bucket.take(abort.signal),
+          throttle: async () => {
+            await limit.bucket.take(abort.signal);
+            if (spec.mayStillSend?.() !== false) return;
+            // Requests before this one may have been sent, so nobody knows how far it came.
+            throw new ConnectorError("unknown-outcome", `${spec.label}: the lease ran out before it was sent.`);
+          },
           log: { debug: logTo("debug"), info: logTo("info"), warn: logTo("warn") },
           ...(spec.lastSeen === undefined || spec.lastSeen === null ? {} : { lastSeen: spec.lastSeen }),
         },

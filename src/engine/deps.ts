@@ -34,7 +34,7 @@ export const defaultEngineOptions: EngineOptions = {
   observeAtOnce: 8,
   requestLifeMs: 60_000,
   maxAttempts: 8,
-  leaseMs: 15_000,
+  leaseMs: 10_000,
   effectsPerTurn: 64,
   idleWakeMs: 86_400_000,
   probeAttempts: 4,

@@ -42,6 +42,8 @@ export interface HeldLease {
   readonly lease: Lease;
   /** Renews when little of it is left. Throws {@link FencedOff} when somebody else has taken over. */
   ensure(): Promise<void>;
+  /** Whether nobody can have taken over yet, by this process's own clock and without asking. */
+  fresh(): boolean;
 }
 
 /**
@@ -786,6 +788,7 @@ class Turn {
           effect: true,
           lastSeen: this.seen[place.name] ?? null,
           changeMs: place.traits.changeMs,
+          mayStillSend: () => this.held.fresh(),
         },
         async (connector, scope) => {
           const handle = scope.handle(version, place.name);
@@ -960,6 +963,7 @@ class Turn {
       label: `issue ${this.credential.name}`,
       effect: true,
       changeMs: this.credential.issuer.traits.changeMs,
+      mayStillSend: () => this.held.fresh(),
       lastSeen: this.credential.issuer.place === undefined ? null : (this.seen[this.credential.issuer.place] ?? null),
     };
     const intentIn = (scope: CallScope, minted?: Material): IssueIntent => ({

@@ -37,9 +37,11 @@ function hold(deps: EngineDeps, first: Lease): Held {
   const beatMs = deps.options.leaseMs / 3;
   async function renew(): Promise<void> {
     if (lost !== null) throw lost;
+    // Counted from before the question, so that it never runs out later here than there.
+    const askedMs = deps.clock.now();
     try {
       lease = await deps.store.renewLease(lease, deps.options.leaseMs);
-      renewedMs = deps.clock.now();
+      renewedMs = askedMs;
     } catch (error) {
       if (error instanceof FencedOff) lost = error;
       throw error;
@@ -64,6 +66,7 @@ function hold(deps: EngineDeps, first: Lease): Held {
       if (lost !== null) throw lost;
       if (deps.clock.now() - renewedMs >= beatMs) await renew();
     },
+    fresh: () => lost === null && deps.clock.now() - renewedMs < deps.options.leaseMs,
     stop: () => over.abort(),
   };
 }

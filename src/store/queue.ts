@@ -120,8 +120,8 @@ export class WakeQueue {
               ))
               or (status = 'running' and next_wake_at is null and updated_at < clock_timestamp() - interval '60 seconds')
             )
-            -- Once per cause, and again after a minute, so that a long backlog is not doubled with every sweep.
-            and (swept_at is null or swept_at < greatest(next_wake_at, lease_until) or swept_at < clock_timestamp() - interval '60 seconds')
+            -- Once per cause, so that a long backlog is not doubled with every sweep; and again, because who took the wake-up may have died of it.
+            and (swept_at is null or swept_at < greatest(next_wake_at, lease_until) or swept_at < clock_timestamp() - interval '10 seconds')
           limit 500
           for update skip locked
         )

@@ -131,7 +131,8 @@ export async function openBench(settings: BenchOptions = {}): Promise<Bench> {
     random,
     limits: createLimits(clock),
     log: { debug: line, info: line, warn: line },
-    options: { ...defaultEngineOptions, ...settings.options },
+    // The lease's heartbeat must be a long sleep, which waits for the test: a short one would turn the clock on for ever.
+    options: { ...defaultEngineOptions, leaseMs: 15_000, ...settings.options },
     nowMs: async () => clock.now(),
     crashPoint(name) {
       check();
