@@ -9,7 +9,7 @@ import { assemble, effectOf, type AssembleInput, type Effect, type VersionRecord
 import { next } from "../../src/core/next.ts";
 import type { Observation, PlaceDecl } from "../../src/core/place.ts";
 import { prove } from "../../src/core/prove.ts";
-import { afterChange, afterLook, noPlaceNotes, settledByTime, type PlaceNotes } from "../../src/engine/memory.ts";
+import { afterChange, afterLook, noPlaceNotes, type PlaceNotes } from "../../src/engine/memory.ts";
 import { memoryFor } from "../../src/engine/spec.ts";
 import { Random } from "../core/random.ts";
 import { randomShape, type Shape } from "./estate.ts";
@@ -239,10 +239,8 @@ class Run {
     const unsure = this.world.nowMs < this.kept.uncertainUntilMs;
     const unseen = assembled.unseen.length > 0;
     if (decision.kind === "done") {
-      // The engine, too, declares a breach over only when every removal has had its time.
-      const travelling = this.shape.mode === "breach" && this.places.some((place) => !this.settled(place));
-      if (!unsure && !unseen && !travelling) return "done";
-      this.pass(travelling ? 3_600_000 : 5000);
+      if (!unsure && !unseen) return "done";
+      this.pass(5000);
       return null;
     }
     if (decision.kind === "blocked") {
@@ -274,16 +272,10 @@ class Run {
   inTheDark(effect: Effect, unseen: readonly string[]): boolean {
     if (unseen.includes(effect.place)) return true;
     const presentsTo = this.places.find((place) => place.name === effect.place)?.presentsTo ?? [];
-    // A replica that still lets the old version in would only grant anew what was ended.
-    if (effect.verb === "endSessions") return presentsTo.some((name) => !this.settled(this.placeOf(name)));
     if (effect.phase !== "switch") return false;
     return this.places.some(
       (at) => (at.presentsTo.includes(effect.place) || presentsTo.includes(at.name)) && unseen.includes(at.name),
     );
-  }
-
-  settled(place: PlaceDecl): boolean {
-    return settledByTime(place, this.notesOf(place.name), this.world.nowMs);
   }
 
   // Doing ---------------------------------------------------------------------------------------------------------------------------------
@@ -424,21 +416,21 @@ class Run {
     const notes = this.notesOf(name);
     if (effect.verb === "stopReencrypt") {
       // Nobody is asked to stop, so it goes on until the next start.
-      const { job: _, ...others } = notes;
-      this.kept.notes.set(name, others);
+      const { job, ...others } = notes;
+      const maybeJobs = [...new Set([...(notes.maybeJobs ?? []), ...(job === undefined ? [] : [job])])];
+      this.kept.notes.set(name, { ...others, maybeJobs });
       return;
     }
     const last = this.kept.lastSeen.get(name) ?? null;
     const { nowMs } = this.world;
-    const changed = afterChange(this.placeOf(name), notes, last, nowMs, effect.version, "app#1");
+    const changed = afterChange(this.placeOf(name), notes, last, nowMs, effect.version, "app#1", effect.verb, answered);
     const wrote =
       effect.verb !== "activate"
         ? {}
         : answered
           ? { wrote: effect.version, maybe: [] }
           : { maybe: [...changed.maybe, effect.version] };
-    const job = answered && effect.verb === "reencrypt" ? { job: effect.version } : {};
-    this.kept.notes.set(name, { ...changed, ...wrote, ...job });
+    this.kept.notes.set(name, { ...changed, ...wrote });
   }
   isPlace(name: string): boolean {
     return this.places.some((place) => place.name === name);
