@@ -119,7 +119,10 @@ const rotationMark = z.object({
   status: z.enum(rotationStatuses),
   waitingFor: z.string().nullable(),
   reason: z.string().nullable(),
-  step: z.int().describe("Number of the step that is being done or waited for."),
+  step: z
+    .int()
+    .nullable()
+    .describe("Number of the step that is being done or waited for. `null`: not worked out in a long list."),
   steps: z.int(),
 });
 export const credentialItem = z.object({
@@ -201,7 +204,7 @@ const rotationItem = z.object({
   reason: z.string().nullable(),
   waitingFor: z.string().nullable(),
   turn: z.enum(["keyroll", "person", "world", "nobody"]).describe("Whose turn it is."),
-  step: z.int(),
+  step: z.int().nullable(),
   steps: z.int(),
   startedBy: z.string(),
   started: time,

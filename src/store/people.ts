@@ -50,8 +50,8 @@ export interface PeopleQueries {
     person: string,
     patch: Partial<Pick<PersonRow, "name" | "grants" | "disabled">>,
   ): Promise<PersonRow | undefined>;
-  /** Somebody with the role of an admin over everything has signed in once, and may still. */
-  hasAdmin(): Promise<boolean>;
+  /** Somebody who is not locked out has the role of an admin over everything. `signedIn`: and has signed in once. */
+  hasAdmin(options?: { readonly signedIn: boolean }): Promise<boolean>;
 
   addCode(code: { hash: Buffer; person: string; loopbackOnly: boolean; lifeMs: number }): Promise<number>;
   /** Uses it up. `undefined`: there is none, it is over, its person is locked out, or it is bound to loopback and the caller is not. */
@@ -150,12 +150,12 @@ export function peopleQueries(db: Db): PeopleQueries {
       }
       return personOf(row);
     },
-    async hasAdmin() {
+    async hasAdmin(options) {
       const row = await db
         .selectFrom("people")
         .select("person")
         .where("disabled", "=", false)
-        .where("signed_in_at", "is not", null)
+        .$if(options?.signedIn === true, (query) => query.where("signed_in_at", "is not", null))
         .where(sql<boolean>`grants @> ${json(everything)}::jsonb`)
         .limit(1)
         .executeTakeFirst();
