@@ -159,8 +159,8 @@ function proposalOf(
   }
   for (const { settings, name } of holderPlaces(newest, comments))
     places[unique(name, taken)] = { ...settings, ...presents(verifiers) };
-  for (const { name, settings } of servedPlaces(group))
-    places[unique(name, taken)] = { ...settings, ...presents(verifiers) };
+  // An endpoint is only watched: it presents nothing that its files do not.
+  for (const { name, settings } of servedPlaces(group)) places[unique(name, taken)] = settings;
   return {
     name: group.name,
     comments,
@@ -325,7 +325,6 @@ function servedPlaces(group: Group): { name: string; settings: Settings }[] {
         name: `served-${host}-${port}`,
         settings: {
           type: "tls.endpoint",
-          holder: true,
           host,
           port,
           ...(serverName === undefined || version.certificate?.names.includes(host) === true ? {} : { serverName }),

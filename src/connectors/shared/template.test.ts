@@ -53,7 +53,8 @@ describe("the parts from a value", () => {
     ["${value}", "", { value: "" }],
     ["${a}-${a}", "x-x", { a: "x" }],
     ["fixed", "fixed", {}],
-    ['{"p":"${p|json}"}', '{"p":"a\\"b"}', undefined],
+    ['{"p":"${p|json}"}', '{"p":"a\\"b"}', { p: 'a"b' }],
+    ['{"p":"${p|json}"}', '{"p":"a"b"}', undefined],
     ["k=${p|base64};", "k=czNjcmV0;", { p: "s3cret" }],
     ["$${x}${value}", "${x}v", { value: "v" }],
   ])("%s from %s", (template, text, expected) => expect(match(template, text)).toEqual(expected));

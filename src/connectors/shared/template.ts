@@ -151,7 +151,8 @@ function allowed(code: number, filter: Filter): boolean {
   const character = String.fromCharCode(code);
   if (filter === "url") return !/[:/?#[\]@&=\s"]/.test(character);
   if (filter === "base64") return /[A-Za-z0-9+/=]/.test(character);
-  return code >= 0x20 && character !== '"';
+  // A quotation mark stands behind a backslash there (RFC 8259, section 7), which one character alone cannot tell: decoding does.
+  return code >= 0x20;
 }
 
 function encode(value: string, filter: Filter): string {

@@ -237,7 +237,7 @@ describe("x509.ca", () => {
     [{}, "give a subject, names, or both"],
     [{ subject: "not a name" }, "is no subject"],
     [{ subject: "CN=a", pathLength: 1 }, "only a CA has a path length"],
-    [{ subject: "CN=a", validity: "90" }, "write it like 90d"],
+    [{ subject: "CN=a", validity: "90" }, "has no unit"],
     [{ subject: "CN=a", keyFile: "ca.key" }, "go together"],
     [{ subject: "CN=a", ca: "x", keyFile: "ca.key", certificateFile: "ca.pem" }, "either ca, or"],
   ])("refuses the settings %j", (config, message) => {
