@@ -331,6 +331,10 @@ export class App {
         ...(this.#options.dataDir === undefined ? {} : { dataDir: this.#options.dataDir }),
         ...(this.#options.databaseUrl === undefined ? {} : { databaseUrl: this.#options.databaseUrl }),
       });
+      store.onState((state, detail) => {
+        if (state === "lost") this.log.warn("The database is lost; work waits until it is back.", { detail });
+        else this.log.info("The database is back; work goes on.", { detail });
+      });
       try {
         const sealer = await openSealer(store, { env: this.#options.env });
         const journal = openJournal(store, sealer, { onWarning: (message) => this.log.warn(message) });
