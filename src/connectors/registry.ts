@@ -3,9 +3,14 @@
  * The estate loader takes a registry as a parameter, so that tests and users of the package can bring their own.
  */
 import type { IssuerConnector, PlaceConnector, SystemType } from "./connector.ts";
+import { apiConnection } from "./api-connection/connector.ts";
+import { automationVariable } from "./automation/connector.ts";
 import { command } from "./command/connector.ts";
+import { entraCertificate, entraPassword, entraPasswordIssuer } from "./entra/connector.ts";
 import { fileCertificate, fileValue } from "./file/connector.ts";
+import { keyVaultCertificate, keyVaultCertificateIssuer, keyVaultSecret } from "./key-vault/connector.ts";
 import { manual } from "./manual/connector.ts";
+import { microsoftSystem } from "./microsoft/connector.ts";
 import { postgresRole, postgresServerTls, postgresSystem } from "./postgres/connector.ts";
 import { random } from "./random/connector.ts";
 import { sshCommand, sshFile, sshSystem } from "./ssh/connector.ts";
@@ -14,9 +19,15 @@ import { x509Ca, x509SelfSigned } from "./x509/connector.ts";
 
 /** Where versions live: `type` of a place in `keyroll.yaml`. */
 const places: readonly PlaceConnector[] = [
+  apiConnection,
+  automationVariable,
   command,
+  entraCertificate,
+  entraPassword,
   fileCertificate,
   fileValue,
+  keyVaultCertificate,
+  keyVaultSecret,
   manual,
   postgresRole,
   postgresServerTls,
@@ -26,10 +37,16 @@ const places: readonly PlaceConnector[] = [
 ];
 
 /** What makes versions: `type` of an issuer. */
-const issuers: readonly IssuerConnector[] = [random, x509Ca, x509SelfSigned];
+const issuers: readonly IssuerConnector[] = [
+  entraPasswordIssuer,
+  keyVaultCertificateIssuer,
+  random,
+  x509Ca,
+  x509SelfSigned,
+];
 
 /** What is connected to: `type` of a system. */
-const systems: readonly SystemType[] = [postgresSystem, sshSystem];
+const systems: readonly SystemType[] = [microsoftSystem, postgresSystem, sshSystem];
 
 export interface Registry {
   readonly places: readonly PlaceConnector[];

@@ -2,6 +2,9 @@
 import { z } from "zod";
 import type { IssuerConnector, PlaceConnector, SystemType } from "../connectors/connector.ts";
 import type { Registry } from "../connectors/registry.ts";
+import { recipes } from "./recipes/all.ts";
+import { recipeCommon } from "./recipes/recipe.ts";
+import type { Recipe } from "./recipes/recipe.ts";
 import {
   credentialShape,
   fileShape,
@@ -240,6 +243,13 @@ export function jsonSchema(registry: Registry): JsonSchema {
       places: named(parts["places"]?.["description"], "place"),
     },
   };
+  definitions["credential-or-recipe"] = {
+    if: { type: "object", required: ["use"] },
+    // A schema that is right for one recipe only lets an editor complete that recipe's keys.
+    then: { oneOf: recipes.map((recipe) => ({ $ref: `#/definitions/recipe.${recipe.name}` })) },
+    else: { $ref: "#/definitions/credential" },
+  };
+  for (const recipe of recipes) definitions[`recipe.${recipe.name}`] = recipeSchema(recipe);
   const file = jsonSchemaOf(fileShape);
   const fileParts = properties(file);
   return {
@@ -250,8 +260,23 @@ export function jsonSchema(registry: Registry): JsonSchema {
     properties: {
       ...fileParts,
       systems: named(fileParts["systems"]?.["description"], "system"),
-      credentials: named(fileParts["credentials"]?.["description"], "credential"),
+      credentials: named(fileParts["credentials"]?.["description"], "credential-or-recipe"),
     },
     definitions,
+  };
+}
+
+function recipeSchema(recipe: Recipe): JsonSchema {
+  const own = jsonSchemaOf(recipe.values);
+  const required = Array.isArray(own["required"]) ? own["required"] : [];
+  return {
+    ...own,
+    title: recipe.title,
+    properties: {
+      ...properties(jsonSchemaOf(z.strictObject(recipeCommon))),
+      use: { const: recipe.name, description: recipe.title },
+      ...properties(own),
+    },
+    required: ["use", ...required],
   };
 }

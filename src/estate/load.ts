@@ -2,6 +2,7 @@
  * `keyroll.yaml` and what it includes, as the pure {@link Estate} of core. All that is wrong is said at once, each with its place in the file;
  * nothing else is ever thrown.
  */
+import { stringify } from "yaml";
 import type { Registry } from "../connectors/registry.ts";
 import type { Estate, EstateSettings, SystemDecl } from "../core/place.ts";
 import { credentialSection } from "./credentials.ts";
@@ -11,6 +12,7 @@ import { checkLinks, checkSignIns, finishHolders } from "./links.ts";
 import { quoted } from "./problem.ts";
 import type { EstateProblem } from "./problem.ts";
 import { Reading } from "./reading.ts";
+import { expandRecipes } from "./recipes/expand.ts";
 import type { Spot } from "./reading.ts";
 import { fileShape, isName, nameRule, settingsOf } from "./schema.ts";
 import type { DefaultsInput } from "./schema.ts";
@@ -35,6 +37,8 @@ export interface LoadedEstate {
   readonly notes: readonly EstateProblem[];
   /** All files as written, references in place and plain secrets blotted out: what may be kept as a record. */
   readonly text: string;
+  /** The credentials as YAML with every recipe expanded, in the same way fit to be shown. */
+  readonly expanded: string;
 }
 
 /** Reads, checks and resolves an estate. Throws {@link EstateError} with everything that is wrong, and nothing else. */
@@ -80,6 +84,12 @@ export async function loadEstate(path: string, options: LoadOptions): Promise<Lo
     estate: { ...estate, digest: digestOf(estate, raws) },
     files: [...new Set([...files.map((file) => file.path), ...reading.referred])],
     notes: reading.notes,
+    expanded: reading.blot(
+      stringify(
+        { credentials: Object.fromEntries([...credentials].map(([name, { raw }]) => [name, raw])) },
+        { lineWidth: 0 },
+      ),
+    ),
     text: reading.blot(files.map((file) => (file === first ? file.text : `\n# ${file.shown}\n${file.text}`)).join("")),
   };
 }
@@ -104,12 +114,13 @@ function gather(reading: Reading, first: SourceFile): Gathered {
   const files: SourceFile[] = [];
   let settings: EstateSettings | undefined;
 
-  const visit = (file: SourceFile, inherited: readonly DefaultsInput[]): void => {
-    files.push(file);
+  const visit = (read: SourceFile, inherited: readonly DefaultsInput[]): void => {
+    files.push(read);
+    const file = expandRecipes(read, reading.positions, reading.problems);
     const top: Spot = { file, path: [] };
     reading.refuseReferences(pick(file.tree, ["version", "settings", "defaults"]), top);
     const { value: parsed } = reading.checkEach(fileShape, file.tree, top);
-    if (file === first) {
+    if (read === first) {
       if (file.tree["version"] === undefined) reading.problem(top, ["version"], "is missing; write version: 1");
       const given = settingsOf(parsed.settings);
       settings = { requestLifeMs: given.requestLife, observeEveryMs: given.observeEvery };

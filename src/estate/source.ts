@@ -106,6 +106,26 @@ export class Positions {
     this.#marks.set(container, marks);
   }
 
+  /** A container made of another one: what they share stands where it stood. */
+  copy(from: object, to: object): void {
+    const marks = this.#marks.get(from);
+    if (marks !== undefined) this.#marks.set(to, { ...marks, keys: new Map(marks.keys) });
+  }
+
+  /** A value that no file has, such as what a recipe wrote: it, and all below it that has no place of its own, stands at `at`. */
+  standIn(container: object, key: string | number, value: Tree, at: Position): void {
+    let marks = this.#marks.get(container);
+    if (marks === undefined) {
+      marks = { self: at, keys: new Map(), refused: new Set() };
+      this.#marks.set(container, marks);
+    }
+    if (!marks.keys.has(key)) marks.keys.set(key, { key: at, value: at });
+    if (typeof value !== "object" || value === null || this.#marks.has(value)) return;
+    for (const [inner, each] of Object.entries(value))
+      this.standIn(value, Array.isArray(value) ? Number(inner) : inner, each, at);
+    if (!this.#marks.has(value)) this.#marks.set(value, { self: at, keys: new Map(), refused: new Set() });
+  }
+
   /** Whether what `path` names, or something above it, was refused when the file was read. */
   wasRefused(base: Tree, path: readonly PropertyKey[]): boolean {
     let at: Tree | undefined = base;

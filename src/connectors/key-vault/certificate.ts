@@ -195,6 +195,19 @@ export function openCertificate(config: CertificateConfig, system: MicrosoftSyst
 /** How often the vault is asked whether it is finished. */
 const pollMs = 1000;
 
+async function finished<T>(
+  poller: { pollUntilDone(): Promise<T>; stopPolling(): void },
+  signal: AbortSignal,
+): Promise<T> {
+  const stop = (): void => poller.stopPolling();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    return await poller.pollUntilDone();
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
 export function openCertificateIssuer(config: CertificateConfig, system: MicrosoftSystem): Issuer {
   const vault = openVault(system, config.vault);
   const reader = readerOf(vault, config);
@@ -203,6 +216,23 @@ export function openCertificateIssuer(config: CertificateConfig, system: Microso
   /** The version that an attempt before this one made and whose answer was lost. It can be read again, so nothing is lost with the answer. */
   async function madeBefore(cx: CallContext, intentTag: string): Promise<string | undefined> {
     return (await reader.versions(cx)).find((one) => isEnabled(one) && one.tags?.[tagOfIntent] === intentTag)?.version;
+  }
+
+  /** Waits for an order that is under way: it may be that of an attempt whose answer was lost, and the vault takes one at a time. */
+  async function pending(cx: CallContext): Promise<void> {
+    const looking = {
+      ...making,
+      doing: `waiting for the certificate ${config.name} that is being made`,
+      effect: false,
+    };
+    await askVault(cx, vault, looking, async (options) => {
+      const poller = await vault.certificates.getCertificateOperation(config.name, {
+        ...options,
+        intervalInMs: pollMs,
+      });
+      if (poller.getOperationState().certificateOperation?.status === "inProgress")
+        await finished(poller, options.abortSignal);
+    });
   }
 
   async function make(
@@ -217,13 +247,7 @@ export function openCertificateIssuer(config: CertificateConfig, system: Microso
         tags: { ...tags },
         intervalInMs: pollMs,
       });
-      const stop = (): void => poller.stopPolling();
-      options.abortSignal.addEventListener("abort", stop, { once: true });
-      try {
-        return await poller.pollUntilDone();
-      } finally {
-        options.abortSignal.removeEventListener("abort", stop);
-      }
+      return finished(poller, options.abortSignal);
     });
     return promised(made?.properties?.version, making);
   }
@@ -251,6 +275,7 @@ export function openCertificateIssuer(config: CertificateConfig, system: Microso
           },
         );
       }
+      if ((await madeBefore(cx, intent.tag)) === undefined) await pending(cx);
       const version =
         (await madeBefore(cx, intent.tag)) ??
         (await make(cx, policy, { ...latest?.properties.tags, [tag]: intent.id, [tagOfIntent]: intent.tag }));

@@ -49,7 +49,7 @@ export function armOf(
         });
       }
       const parts = ["subscriptions", subscriptionId, "resourceGroups", where.resourceGroup, "providers", ...what.path];
-      const { path, apiVersion, ...more } = what;
+      const { path: _, apiVersion, ...more } = what;
       return ask(cx, session, {
         ...more,
         url: `${system.endpoints.arm}/${parts.map((part) => encodeURIComponent(part)).join("/")}?api-version=${apiVersion}`,
