@@ -2,7 +2,7 @@
  * The composition root: the one place that knows estate, store, connectors and engine together. The command line and the server ask it for use
  * cases; neither builds anything itself. Everything is opened when first needed, so that what can be done without a database is.
  */
-import { createHash, randomUUID } from "node:crypto";
+import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
 import { hostname, userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -64,6 +64,8 @@ export interface AppOptions {
   readonly dataDir?: string | undefined;
   /** Overrides `DATABASE_URL`; `null`: the embedded one. */
   readonly databaseUrl?: string | null;
+  /** Database on the embedded server. */
+  readonly database?: string;
   /** Who acts; default: the account that the process runs under. */
   readonly person?: string;
   readonly log?: Log;
@@ -591,10 +593,15 @@ export class App {
       // Woken at least every second, because approvals and tasks come from other processes.
       await systemClock.sleep(Math.min(1000, Math.max(50, dueMs)), stop).catch(() => undefined);
     }
-    await rotations.pause(id, {
-      person: this.person,
-      comment: reached.signal.aborted ? `step ${step} is done` : "stopped on the way",
-    });
+    try {
+      await rotations.pause(id, {
+        person: this.person,
+        comment: reached.signal.aborted ? `step ${step} is done` : "stopped on the way",
+      });
+    } catch (error) {
+      // Somebody else brought it to its end meanwhile: then there is nothing to pause, and the view says so.
+      if ((await store.rotations.get(id))?.endedAtMs === null) throw error;
+    }
     return await this.run(id);
   }
 
@@ -664,20 +671,36 @@ export class App {
   /** A worker in this process that others can see. */
   async startWorker(options: { concurrency?: number } = {}): Promise<EngineWorker> {
     const { deps, store } = await this.engine();
-    const worker = await startWorker(deps, options);
+    const id = `${hostname()}-${process.pid}-${randomBytes(3).toString("hex")}`;
     const over = new AbortController();
     const tell = async (alive: boolean): Promise<void> => {
       await store.settings.putIfAbsent(presenceSetting, {});
       await store.transaction(async (tx) => {
         const all = presences(await tx.settings.getLocked(presenceSetting, "update"));
         const nowMs = await tx.now();
-        const rest = all.filter((each) => each.id !== worker.id && nowMs - each.atMs < presenceLifeMs);
-        const me: WorkerPresence = { id: worker.id, host: hostname(), pid: process.pid, atMs: nowMs };
+        const rest = all.filter((each) => each.id !== id && nowMs - each.atMs < presenceLifeMs);
+        const me: WorkerPresence = { id, host: hostname(), pid: process.pid, atMs: nowMs };
         const now = alive ? [...rest, me] : rest;
-        await tx.settings.put(presenceSetting, Object.fromEntries(now.map(({ id, ...each }) => [id, { ...each }])));
+        await tx.settings.put(
+          presenceSetting,
+          Object.fromEntries(now.map(({ id: name, ...each }) => [name, { ...each }])),
+        );
       });
     };
+    const leave = (): Promise<void> =>
+      // It runs out by itself, so that a database which is away just now must not keep the process from ending.
+      tell(false).catch((error: unknown) =>
+        this.log.debug(`The worker's presence was not taken back: ${String(error)}`),
+      );
+    // Seen before it takes anything: whoever asks whether somebody works must not be told no a moment too early.
     await tell(true);
+    let worker: EngineWorker;
+    try {
+      worker = await startWorker(deps, { ...options, id });
+    } catch (error) {
+      await leave();
+      throw error;
+    }
     const beating = (async () => {
       while (!over.signal.aborted) {
         try {
@@ -689,12 +712,12 @@ export class App {
       }
     })();
     return {
-      id: worker.id,
+      id,
       async stop() {
         over.abort();
         await beating;
         await worker.stop();
-        await tell(false).catch(() => undefined);
+        await leave();
       },
     };
   }
@@ -882,7 +905,7 @@ export class App {
               level: "fail",
               what: `place ${credential.name}/${look.place}`,
               detail: look.error,
-              fix: needs.length === 0 ? null : `It needs: ${needs.join("; ")}`,
+              fix: needs.length === 0 ? null : `It needs: ${needs.map((each) => each.replace(/\.$/, "")).join("; ")}`,
             };
           }
           for (const note of look.observation?.notes ?? [])

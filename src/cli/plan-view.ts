@@ -51,6 +51,8 @@ const capital = (text: string): string => text.charAt(0).toUpperCase() + text.sl
 export function safetySentence(plan: Plan): string {
   const { safety } = plan;
   const states = count(safety.states, "state");
+  if (plan.unseen.length > 0)
+    return `No verdict: ${listed(plan.unseen)} could not be seen. From what is known this order would be ${safety.verdict}.`;
   switch (safety.verdict) {
     case "proved":
       return `Proved: nobody is refused and nothing is lost in any of ${states} that this rotation can get into, whatever fails or crashes, and from each it can be finished.`;
@@ -88,11 +90,12 @@ export function planText(plan: Plan, options: PlanViewOptions): string {
 
   const sorts = plan.steps.map(sortOf);
   const sum = (sort: Sort): number => sorts.filter((x) => x === sort).length;
-  const verdictPaint = plan.safety.verdict.startsWith("proved")
-    ? plan.gaps.length > 0
-      ? colors.yellow
-      : colors.green
-    : colors.red;
+  const verdictPaint =
+    plan.unseen.length === 0 && plan.safety.verdict.startsWith("proved")
+      ? plan.gaps.length > 0
+        ? colors.yellow
+        : colors.green
+      : colors.red;
   const lines: string[] = [];
   if (plan.steps.length > 0) {
     const parts = [

@@ -202,11 +202,23 @@ export class Session {
     this.say(`${this.err.bold("Next:")} ${text}`);
   }
 
-  /** Asks, on standard error, so that data can be piped meanwhile. */
+  /** Asks, on standard error, so that data can be piped meanwhile. Ctrl-C and Ctrl-D are both a no. */
   async ask(question: string): Promise<string> {
     const reader = createInterface({ input: this.io.stdin, output: process.stderr });
     try {
-      return (await reader.question(question, { signal: this.signal })).trim();
+      return await new Promise<string>((resolve, reject) => {
+        const gone = (): void => {
+          this.io.stderr.write("\n");
+          reject(new Problem("failed", "Not answered; nothing was changed."));
+        };
+        // A terminal in line mode hands Ctrl-C to the reader and not to the process.
+        reader.once("SIGINT", () => reader.close());
+        reader.once("close", gone);
+        reader.question(question, { signal: this.signal }).then((answer) => {
+          reader.off("close", gone);
+          resolve(answer.trim());
+        }, reject);
+      });
     } finally {
       reader.close();
     }

@@ -1,5 +1,5 @@
 /** The command line on real places: files, an embedded store, runs that are followed, paused, rolled back and approved. */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { documents, planDocument } from "../../src/cli/documents.ts";
@@ -223,8 +223,8 @@ describe("files", { timeout: 120_000 }, () => {
       await new Promise((resolve) => setTimeout(resolve, 500));
       paused = await keyroll(["rotate", "token", "--yes", "--until", "2"]);
     }
-    const { code, stdout } = paused;
-    expect(stdout).toMatch(/Paused at step 3/);
+    const { code, stdout, stderr } = paused;
+    expect(stdout, stderr).toMatch(/Paused at step 3/);
     expect(code).toBe(5);
     const [server, client] = [
       valueOf(),
@@ -246,7 +246,10 @@ describe("files", { timeout: 120_000 }, () => {
     );
     expect(doctor.code).toBe(found.ok ? 0 : 1);
     expect((await keyroll(["audit", "export", "-o", "journal.ndjson"])).code).toBe(0);
-    expect(await keyroll(["audit", "verify"])).toMatchObject({ code: 0, stdout: expect.stringMatching(/^The journal is whole/) as string });
+    expect(await keyroll(["audit", "verify"])).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^The journal is whole/) as string,
+    });
     expect((await keyroll(["audit", "verify", "--export", "journal.ndjson"])).stdout).toMatch(/^The export is whole/);
     const path = join(home.folder, "journal.ndjson");
     writeFileSync(path, readFileSync(path, "utf8").replace('"alice"', '"mallory"'));
@@ -254,6 +257,20 @@ describe("files", { timeout: 120_000 }, () => {
     expect(forged.code).toBe(1);
     expect((await keyroll(["keys", "roll"])).code).toBe(0);
     expect((await keyroll(["keys", "status"])).stdout).toMatch(/all under it/);
+  });
+
+  it("gives no verdict where a place could not be seen: exit 7, and nothing is started", async () => {
+    mkdirSync(join(home.folder, "folder"));
+    mkdirSync(join(home.folder, "folder/away.txt"));
+    const plan = await keyroll(["plan", "away", "--exit-code"]);
+    expect(plan.code).toBe(7);
+    expect(plan.stdout).toMatch(/^No verdict: file could not be seen\./m);
+    const rotate = await keyroll(["rotate", "away", "--yes"]);
+    expect(rotate.code).toBe(7);
+    expect(rotate.stderr).toMatch(
+      /Not every place of away could be seen, so nothing can be proved\.\nNext: keyroll doctor/,
+    );
+    expect((await keyroll(["status", "away", "--refresh", "--fail-on", "due"])).code).toBe(7);
   });
 
   it("prints no secret anywhere, old or new", () => {
