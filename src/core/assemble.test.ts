@@ -82,3 +82,36 @@ describe("which edges have data at rest", () => {
     expect(plan(fresh({ ...decl, data: [...data] }), { hash }).digest).toBe(made.digest);
   });
 });
+
+describe("Keyroll's own sign-in", () => {
+  const own = (capacity: number): CredentialDecl =>
+    credential("admin", [
+      verifier("roles", { capacity }),
+      {
+        ...holder("keyroll sign-in (pg)", ["roles"], { storeCapacity: 1, staging: false }),
+        signsInTo: "pg",
+      },
+      holder("script", ["roles"], { storeCapacity: 1, staging: false }),
+    ]);
+  const breach = (decl: CredentialDecl) => {
+    const input = fresh(decl);
+    return { ...input, rotation: { ...input.rotation, mode: "breach", strategy: "contain-first" } as const };
+  };
+
+  test("is never declared exposed, so that a place for one version blocks the plan", () => {
+    const made = plan(fresh(own(1)), { hash });
+    expect(made.safety.verdict).toBe("blocked");
+    expect(made.exposed).toEqual([]);
+    // The same places without Keyroll among their users: a gap that may be declared.
+    const others = { ...own(1), places: own(1).places.filter((place) => place.signsInTo === undefined) };
+    expect(plan(fresh(others), { hash }).exposed).toEqual([{ holder: "script", verifier: "roles" }]);
+  });
+
+  test("moves before anything is cut, however urgent it is", () => {
+    const made = plan(breach(own(2)), { hash });
+    expect(made.safety.verdict).toMatch(/^proved/);
+    expect(made.exposed).toEqual([{ holder: "script", verifier: "roles" }]);
+    const steps = made.steps.map((step) => `${step.action} ${step.place ?? ""}`);
+    expect(steps.indexOf("distrust roles")).toBeGreaterThan(steps.indexOf("set keyroll sign-in (pg)"));
+  });
+});
