@@ -53,6 +53,7 @@ export async function runDemo(session: Session, dataDir: string): Promise<number
     const io: Io = {
       ...session.io,
       cwd: estate,
+      endsWithCaller: true,
       env: { ...session.io.env, ...world.env, KEYROLL_DATA: join(folder, "store") },
     };
     delete (io.env as Record<string, string | undefined>)["DATABASE_URL"];

@@ -18,6 +18,8 @@ export interface Io {
   readonly stdin: NodeJS.ReadStream;
   readonly env: NodeJS.ProcessEnv;
   readonly cwd: string;
+  /** Ctrl-C ends everything, instead of leaving a worker behind that goes on with the run. */
+  readonly endsWithCaller?: boolean;
   now(): number;
 }
 

@@ -164,6 +164,10 @@ async function doRotate(cx: Context, options: RotateOptions, name?: string): Pro
       await worker?.stop();
       const background = worker !== null;
       worker = null;
+      if (session.io.endsWithCaller === true) {
+        session.say(`\nStopped at step ${view.at} of ${view.steps.length}; a worker would go on from there.`);
+        throw session.signal.reason;
+      }
       const log = background ? startBackgroundWorker(cx, session.io.env) : null;
       session.say(
         `\nDetached at step ${view.at} of ${view.steps.length}. The run goes on by itself${log === null ? "" : `; its log is ${log}`}.`,
