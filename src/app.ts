@@ -38,7 +38,7 @@ import { startWorker, workOn, type EngineWorker } from "./engine/worker.ts";
 import { loadEstate, type LoadedEstate } from "./estate/load.ts";
 import { EstateError, formatProblem, nearest } from "./estate/problem.ts";
 import { modelType } from "./estate/schema.ts";
-import { dataFolder, openStore } from "./store/open.ts";
+import { dataFolder, openStore, type StoreOptions } from "./store/open.ts";
 import {
   activeStatuses,
   StoreError,
@@ -328,7 +328,7 @@ export class App {
   /** For what needs no estate: the journal, the keys, the runs. */
   openStoreOnly(): Promise<StoreParts> {
     this.#parts ??= (async () => {
-      const store = await openStore({
+      const store = await openPatiently({
         env: this.#options.env,
         ...(this.#options.dataDir === undefined ? {} : { dataDir: this.#options.dataDir }),
         ...(this.#options.databaseUrl === undefined ? {} : { databaseUrl: this.#options.databaseUrl }),
@@ -916,6 +916,22 @@ export class App {
       } catch (error) {
         yield bad("fail", `credential ${credential.name}`, error);
       }
+    }
+  }
+}
+
+/**
+ * The embedded server ends with its last user. Whoever comes at that very moment finds it going down, which is no failure: it is started anew.
+ * Opening changes nothing but the schema, so that it can be tried again.
+ */
+async function openPatiently(options: StoreOptions): Promise<Store> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await openStore(options);
+    } catch (error) {
+      const outside = (options.databaseUrl ?? options.env?.["DATABASE_URL"] ?? "") !== "";
+      if (!(error instanceof StoreError) || error.code !== "unavailable" || outside || attempt === 5) throw error;
+      await systemClock.sleep(300 * attempt);
     }
   }
 }
