@@ -16,13 +16,6 @@ import forge from "node-forge";
 
 const generate = promisify(generateKeyPair);
 
-export interface KeyPair {
-  /** PKCS#8 PEM. */
-  readonly key: string;
-  /** PEM. */
-  readonly certificate: string;
-}
-
 export async function makeRsaKey(bits = 2048): Promise<KeyObject> {
   return (await generate("rsa", { modulusLength: bits })).privateKey;
 }

@@ -1,5 +1,5 @@
 /** A plain HTTPS client for tests of the lab: no SDK, none of the product's code. */
-import { request } from "node:https";
+import { Agent, request } from "node:https";
 import type { Tenant } from "../../src/lab/tenant.ts";
 
 export interface Answer {
@@ -8,6 +8,14 @@ export interface Answer {
   // A test reads what it expects; what is not there fails the comparison.
   // oxlint-disable-next-line typescript/no-explicit-any
   readonly body: any;
+}
+
+/** One per tenant: a handshake for each request would be most of the tests' time. The tenant closes the connections when it stops. */
+const agents = new WeakMap<Tenant, Agent>();
+function agentOf(tenant: Tenant): Agent {
+  const agent = agents.get(tenant) ?? new Agent({ keepAlive: true, ca: tenant.ca, maxSockets: 8 });
+  agents.set(tenant, agent);
+  return agent;
 }
 
 export async function call(
@@ -26,8 +34,7 @@ export async function call(
       url,
       {
         method,
-        ca: tenant.ca,
-        agent: false,
+        agent: agentOf(tenant),
         headers: {
           "content-type": more.form ? "application/x-www-form-urlencoded" : "application/json",
           ...(more.token === undefined ? {} : { authorization: `Bearer ${more.token}` }),
