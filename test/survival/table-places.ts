@@ -136,7 +136,10 @@ export function tableRegistry(url: string): TableRegistry {
 }
 
 /** An estate of `count` credentials, each with a verifier and a holder, and the rows that stand for what they were before Keyroll. */
-export function tableEstate(count: number): {
+export function tableEstate(
+  count: number,
+  soak = "0s",
+): {
   readonly yaml: string;
   readonly rows: string;
   readonly names: readonly string[];
@@ -156,7 +159,7 @@ export function tableEstate(count: number): {
     return [`${name}/db`, `${name}/env`].map((place) => `('${place}', '${markOf(value)}', '${value}')`);
   });
   return {
-    yaml: `version: 1\ndefaults:\n  owner: tests\ncredentials:\n${credentials.join("")}`,
+    yaml: `version: 1\ndefaults:\n  owner: tests\n  policy: { soak: ${soak} }\ncredentials:\n${credentials.join("")}`,
     rows: `insert into survival.stored values ${values.join(", ")}`,
     names,
   };

@@ -15,17 +15,24 @@ import { tableEstate, tableRegistry, tableSchema, type TableRegistry } from "./t
 
 const leaseMs = 2500;
 
+export interface TableWorldOptions {
+  /** What was committed survives a kill of the server. Slower. */
+  readonly durable?: boolean;
+  readonly soak?: string;
+}
+
 export interface TableWorld extends AsyncDisposable {
   readonly server: PostgresServer;
   readonly app: App;
   readonly names: readonly string[];
   readonly folder: string;
+  readonly leaseMs: number;
   sql<R>(text: string): Promise<readonly R[]>;
   worker(more?: { freezeAt?: string; concurrency?: number }, env?: Readonly<Record<string, string>>): WorkerProcess;
 }
 
 /** A database of its own with `count` credentials whose places are its rows. */
-export async function openTableWorld(count: number, engine: object = {}): Promise<TableWorld> {
+export async function openTableWorld(count: number, options: TableWorldOptions = {}): Promise<TableWorld> {
   const folder = realpathSync(mkdtempSync(join(tmpdir(), "keyroll-workers-")));
   const processes: WorkerProcess[] = [];
   let server: PostgresServer | null = null;
@@ -39,9 +46,11 @@ export async function openTableWorld(count: number, engine: object = {}): Promis
     rmSync(folder, { recursive: true, force: true });
   };
   try {
-    const started = await startPostgres({ settings: { max_connections: "120", synchronous_commit: "off" } });
+    const started = await startPostgres({
+      settings: { max_connections: "120", synchronous_commit: options.durable === true ? "on" : "off" },
+    });
     server = started;
-    const { yaml, rows, names } = tableEstate(count);
+    const { yaml, rows, names } = tableEstate(count, options.soak);
     const estateFile = join(folder, "keyroll.yaml");
     writeFileSync(estateFile, yaml);
     await started.sql(tableSchema);
@@ -63,13 +72,14 @@ export async function openTableWorld(count: number, engine: object = {}): Promis
       app: opened,
       names,
       folder,
+      leaseMs,
       sql: async <R>(text: string) => (await started.sql(text)).rows as R[],
       worker(more = {}, env = {}) {
         const settings = {
           estateFile,
           dataDir: folder,
           databaseUrl: started.url,
-          engine: { leaseMs, ...engine },
+          engine: { leaseMs },
           tables: started.url,
         };
         const worker = startWorkerProcess({ ...settings, sweepMs: 500, ...more }, env);
@@ -82,6 +92,12 @@ export async function openTableWorld(count: number, engine: object = {}): Promis
     await close();
     throw error;
   }
+}
+
+export async function startAll(world: TableWorld): Promise<void> {
+  const { rotations } = await world.app.engine();
+  const how = { mode: "planned", strategy: "availability-first", startedBy: "tester", planDigest: null } as const;
+  await inParallel(world.names, 4, (credential) => rotations.start({ credential, ...how }));
 }
 
 export async function finished(world: TableWorld, count: number, patienceMs: number): Promise<void> {
@@ -104,16 +120,7 @@ export async function finished(world: TableWorld, count: number, patienceMs: num
 export function workersSuite(count: number): void {
   test(`${count} rotations, three workers, one killed and one frozen`, async () => {
     await using world = await openTableWorld(count);
-    const { rotations } = await world.app.engine();
-    await inParallel(world.names, 4, (credential) =>
-      rotations.start({
-        credential,
-        mode: "planned",
-        strategy: "availability-first",
-        startedBy: "tester",
-        planDigest: null,
-      }),
-    );
+    await startAll(world);
     // The hardest moment to be frozen at: the intent is written, and the effect comes next.
     const freezing = world.worker({ freezeAt: "after-intent:add" });
     const dying = world.worker(
