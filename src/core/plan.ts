@@ -3,11 +3,11 @@
  * `next` offers, lets the world answer, and says of each step what holds if everything stops right after it.
  */
 import { assemble, effectOf, phaseOf, type Assembled, type AssembleInput, type RotationSpec } from "./assemble.ts";
-import { bit, type Goal, type Mask, type Situation, type Topology, type Wait } from "./model.ts";
+import { bit, type Goal, type Mask, type Topology, type Wait } from "./model.ts";
 import { exposable, leastWaiver, type Waiver } from "./gaps.ts";
 import { Planner, type Offer } from "./next.ts";
 import type { Phase, Policy } from "./place.ts";
-import { prove, whyBlocked, type Proof, type ProveOptions } from "./prove.ts";
+import { prove, type Proof, type ProveOptions } from "./prove.ts";
 import { System, type LocalMove, type State } from "./system.ts";
 import { describeAction } from "./words.ts";
 
@@ -539,10 +539,4 @@ function gapsOf(assembled: Assembled, steps: readonly Step[], waiver: Waiver | n
       { holder, verifier, cause: why ?? "the compromised version is taken out first", kind: waiver.kind, boundMs },
     ];
   });
-}
-
-/** For a topology without a credential: the reason why nothing is safe, from a situation. */
-export function explainBlocked(topology: Topology, situation: Situation, goal: Goal): string {
-  const system = new System(topology);
-  return whyBlocked(new Planner(system, goal), system.encode(situation));
 }

@@ -44,7 +44,7 @@ export interface Counts {
 }
 
 /** SQLSTATE class 28: invalid authorization (PostgreSQL, appendix A). */
-const refusedClass = /^28/;
+const refusedClass = "28";
 
 function main(settings: PresenterSettings): void {
   const counts = {
@@ -85,7 +85,7 @@ function main(settings: PresenterSettings): void {
       counts.database[user] = (counts.database[user] ?? 0) + 1;
     } catch (error) {
       const code = (error as { code?: string }).code ?? "";
-      if (refusedClass.test(code)) counts.databaseRefused++;
+      if (code.startsWith(refusedClass)) counts.databaseRefused++;
       else counts.databaseFailed++;
       because(`database as ${user}: ${code || "no answer"}`);
     } finally {

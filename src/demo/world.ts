@@ -182,7 +182,7 @@ export async function startWorld(options: DemoOptions): Promise<DemoWorld> {
           await client.connect();
           return "accepted";
         } catch (error) {
-          return /^28/.test((error as { code?: string }).code ?? "") ? "refused" : "unknown";
+          return ((error as { code?: string }).code ?? "").startsWith("28") ? "refused" : "unknown";
         } finally {
           await client.end().catch(() => {
             // It never came about.
