@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { credential, fresh, hash, holder, holds, sees, verifier, version } from "../../test/support/declare.ts";
-import { assemble, effectOf } from "./assemble.ts";
+import { assemble, effectOf, type AssembleInput } from "./assemble.ts";
 import { next } from "./next.ts";
 import type { CredentialDecl } from "./place.ts";
 import { plan } from "./plan.ts";
@@ -113,5 +113,81 @@ describe("Keyroll's own sign-in", () => {
     expect(made.exposed).toEqual([{ holder: "script", verifier: "roles" }]);
     const steps = made.steps.map((step) => `${step.action} ${step.place ?? ""}`);
     expect(steps.indexOf("distrust roles")).toBeGreaterThan(steps.indexOf("set keyroll sign-in (pg)"));
+  });
+});
+
+describe("what may still be accepted while changes travel", () => {
+  const traits = { propagationMs: 600_000 };
+  const [old, made] = ["key#1", "key#2"] as const;
+  /** Contained first: the old version was removed a moment ago, and the new one trusted just now. */
+  const contained = (more: Partial<AssembleInput> = {}): AssembleInput => {
+    const decl = credential("key", [verifier("api", traits), holder("app", ["api"], { session: true })]);
+    const base = fresh(decl, { versions: [version(old, { state: "compromised" }), version(made)] });
+    return {
+      ...base,
+      rotation: {
+        ...base.rotation,
+        mode: "breach",
+        strategy: "contain-first",
+        exposed: [{ holder: "app", verifier: "api" }],
+      },
+      seen: { api: sees(made), app: holds(old, made) },
+      memory: {
+        api: { ...settled, changedMs: base.nowMs - 1000, beforeAll: [], beforeAny: [old] },
+      },
+      ...more,
+    };
+  };
+  const settled = { changedMs: null, beforeAll: [], beforeAny: [], presented: [], accepted: [], refused: [] };
+  const offered = (input: AssembleInput): string[] => {
+    const assembled = assemble(input);
+    const decision = next(assembled.topology, assembled.situation, assembled.goal);
+    if (decision.kind !== "act") return [decision.kind];
+    return decision.actions.map((action) => effectOf(assembled, action)).map(({ verb, place }) => `${verb} ${place}`);
+  };
+
+  test("a breach goes on while the removal travels, and ends no session that a copy would only grant anew", () => {
+    expect(offered(contained())).toEqual(["activate app"]);
+    const later = contained();
+    expect(offered({ ...later, nowMs: later.nowMs + 600_000 })).toEqual(["endSessions app"]);
+  });
+
+  test("it is over only when no copy may accept the compromised version, and every session under it was ended", () => {
+    const seen = { api: sees(made), app: holds(made) };
+    const ended = { ...settled, changedMs: 0, presented: [old], ended: [old] };
+    const input = contained({ seen });
+    expect(offered({ ...input, memory: { ...input.memory, app: ended } })).toEqual(["wait"]);
+    const later = { ...input, nowMs: input.nowMs + 600_000 };
+    expect(offered({ ...later, memory: { ...later.memory, app: ended } })).toEqual(["done"]);
+    // The users have long signed in anew. Whoever stole it has not.
+    expect(offered({ ...later, memory: { ...later.memory, app: { ...ended, ended: [] } } })).toEqual([
+      "endSessions app",
+    ]);
+    expect(offered({ ...later, seen: { ...seen, api: null }, memory: { ...later.memory, app: ended } })).not.toEqual([
+      "done",
+    ]);
+  });
+
+  test("a place that verifies and holds is judged in each role by what it remembers for it", () => {
+    const decl = credential(
+      "key",
+      [verifier("api", traits), verifier("both", { ...traits, roles: ["verifier", "holder"], refreshMs: 600_000 })].map(
+        (place) => (place.name === "both" ? { ...place, presentsTo: ["api"] } : place),
+      ),
+    );
+    const input = fresh(decl, {
+      versions: [version(old), version(made)],
+      seen: { api: sees(old, made), both: holds(made, old) },
+      memory: {
+        both: { ...settled, changedMs: 999_000, beforeAll: [made], beforeAny: [old, made], presented: [old] },
+      },
+    });
+    const { situation, versionIds } = assemble(input);
+    const maskOf = (...ids: string[]): number => ids.reduce((mask, id) => mask | (1 << versionIds.indexOf(id)), 0);
+    const [, both] = situation.verifiers;
+    expect(both!.enforced.reduce((all, set) => all & set)).toBe(maskOf(made));
+    expect(both!.enforced.reduce((all, set) => all | set)).toBe(maskOf(old, made));
+    const lives = situation.holders[0]!.units[0]!.processes.map(({ live }) => versionIds[live!]);
+    expect(new Set(lives)).toEqual(new Set([old, made]));
   });
 });

@@ -40,8 +40,15 @@ export interface VersionRecord {
 export interface PlaceMemory {
   /** When the place was last changed, by us or (as far as seen) by somebody else. */
   readonly changedMs: number | null;
-  /** Version ids that were trusted (verifier) or current (holder) just before that change. */
-  readonly before: readonly string[];
+  /**
+   * Verifier: version ids that every copy accepted for certain just before that change. What an earlier change added and not every copy had
+   * heard of yet is left out.
+   */
+  readonly beforeAll: readonly string[];
+  /** Verifier: version ids that some copy may still have accepted just before that change, so that it may accept them now. */
+  readonly beforeAny: readonly string[];
+  /** Holder: version ids that were in use at any time before that change, so that somebody may still present them. */
+  readonly presented: readonly string[];
   /** Version ids that the system itself was seen to accept, or to refuse, since that change. */
   readonly accepted: readonly string[];
   readonly refused: readonly string[];
@@ -100,7 +107,14 @@ export interface Assembled {
   readonly notes: readonly string[];
 }
 
-const emptyMemory: PlaceMemory = { changedMs: null, before: [], accepted: [], refused: [] };
+const emptyMemory: PlaceMemory = {
+  changedMs: null,
+  beforeAll: [],
+  beforeAny: [],
+  presented: [],
+  accepted: [],
+  refused: [],
+};
 
 /** Copies whose number nobody knows: enough that the proof stands for any number of them. */
 const many = 8;
@@ -141,7 +155,8 @@ export function assemble(input: AssembleInput): Assembled {
     const seen = observationOf(place);
     for (const entry of seen?.entries ?? [])
       if (entry.version !== undefined && known.has(entry.version)) indexOf(entry.version);
-    for (const id of memoryOf(place).before) if (known.has(id)) indexOf(id);
+    const { beforeAll, beforeAny, presented } = memoryOf(place);
+    for (const id of [...beforeAll, ...beforeAny, ...presented]) if (known.has(id)) indexOf(id);
     if (isHolder(place) && typeof seen?.current === "string" && versionOfMark(place, seen.current) === null)
       indexOf(unknownAt(place.name));
   }
@@ -235,34 +250,53 @@ export function assemble(input: AssembleInput): Assembled {
     } else final.push(bit(itemOfVersion.get(ids.indexOf(target))!));
 
     function enforced(at: PlaceDecl, now: Mask): Mask[] {
-      if (!input.seen[at.name]) return [now, 0];
       const itemsOf = (versions: readonly string[]): Mask =>
         versions.reduce((mask, id) => {
           const item = itemOfVersion.get(ids.indexOf(id));
           return item === undefined ? mask : mask | bit(item);
         }, 0);
+      // Unseen, it counts as accepting nothing where somebody relies on it, and where a breach ends as accepting all that it may.
+      if (!input.seen[at.name]) return [now | itemsOf(memory.beforeAny), 0];
       const sets = new Set([now]);
       if (traits.admits === "version") {
         const settled = seen?.settled === true;
-        if (!settled && memory.changedMs !== null && nowMs < memory.changedMs + traits.propagationMs)
-          sets.add(itemsOf(memory.before));
+        if (!settled && memory.changedMs !== null && nowMs < memory.changedMs + traits.propagationMs) {
+          // Which of the states on the way a copy is in cannot be told. Two bounds stand for all of them: the least that it may accept, on
+          // which nobody may count for more, and the most, which a breach has to see gone.
+          sets.add(itemsOf(memory.beforeAll));
+          sets.add(now | itemsOf(memory.beforeAny));
+        }
         // What the system was seen to refuse, or was never seen to accept since it was written, does not count as accepted.
         const doubtful = memory.refused.filter((id) => !memory.accepted.includes(id));
         const untried =
           memory.canProbe && memory.changedMs !== null
-            ? ids.filter((id) => !memory.before.includes(id) && !memory.accepted.includes(id) && !settled)
+            ? ids.filter((id) => !memory.beforeAll.includes(id) && !memory.accepted.includes(id) && !settled)
             : [];
         const held = itemsOf([...doubtful, ...untried]) & now;
         if (held) sets.add(now & ~held);
-        // A removed version that still gets in is still enforced somewhere.
-        const lingering =
-          itemsOf(memory.accepted.filter((id) => !memory.refused.includes(id))) & ~now & itemsOf(memory.before);
-        if (lingering && memory.canProbe && !settled && nowMs < (memory.changedMs ?? 0) + traits.propagationMs)
-          sets.add(now | lingering);
       }
       return [...sets];
     }
   }
+
+  let compromised = 0;
+  if (rotation.mode === "breach") {
+    ids.forEach((id, v) => {
+      if (id === rotation.from || record(id)?.state === "compromised") compromised |= bit(v);
+    });
+    const kept = compromised & undeniable;
+    if (kept)
+      notes.push(
+        `A place trusts everything that the CA signed, so ${ids.filter((_, v) => kept & bit(v)).join(", ")} stays acceptable there until it expires or its CA revokes it.`,
+      );
+    compromised &= ~undeniable;
+  }
+  /** What some copy of a verifier may let in. */
+  const letsIn = (verifier: number): Mask => {
+    const { configured, enforced } = verifierStates[verifier]!;
+    const anywhere = enforced.reduce((all, set) => all | set, configured);
+    return items.reduce((mask, item, t) => (anywhere & bit(t) ? mask | item.admits : mask), 0);
+  };
 
   if (expectSameSigner && caItems.size > 0)
     notes.push(
@@ -311,12 +345,12 @@ export function assemble(input: AssembleInput): Assembled {
       });
     };
     const settling = memory.changedMs !== null && nowMs < memory.changedMs + traits.refreshMs;
-    if (settling) addLives(maskOf(memory.before));
+    if (settling) addLives(maskOf(memory.presented));
     addLives(maskOf((seen?.inUse ?? []).flatMap((mark) => versionOfMark(place, mark) ?? [])));
     addLives(maskOf(watched));
     // A process that was not seen may present whatever its store has.
     if (!input.seen[place.name] || between)
-      addLives(stored | maskOf([...memory.before, ...(rotation.from === null ? [] : [rotation.from])]));
+      addLives(stored | maskOf([...memory.presented, ...(rotation.from === null ? [] : [rotation.from])]));
 
     // And what was seen last may be older than our own last write.
     if (!input.seen[place.name])
@@ -339,7 +373,7 @@ export function assemble(input: AssembleInput): Assembled {
       const drainMs = Math.max(verifierPlace.traits.drainMs, traits.drainMs, ...sets.map((set) => set.drainMs));
       let flying = 0;
       if (timed && memory.changedMs !== null && nowMs < memory.changedMs + traits.refreshMs + drainMs)
-        flying |= maskOf(memory.before);
+        flying |= maskOf(memory.presented);
       flying |= maskOf((verifierSeen?.inUse ?? []).flatMap((mark) => versionOfMark(verifierPlace, mark) ?? []));
       if (hasJob) {
         const records = verifierSeen?.records ?? seen?.records;
@@ -375,6 +409,17 @@ export function assemble(input: AssembleInput): Assembled {
       live,
       granted: traits.session && (live === null || (ended & bit(live)) === 0) ? live : null,
     }));
+    // Whoever had the compromised version may hold a grant under it that none of our users knows of. Once nobody lets the version in any
+    // more, such a grant is what is left of it, until it is ended.
+    if (traits.session) {
+      const accepted = place.presentsTo.reduce((mask, name) => {
+        const verifier = verifierPlaces.findIndex((x) => x.name === name);
+        return verifier < 0 ? mask : mask | letsIn(verifier);
+      }, 0);
+      ids.forEach((_, v) => {
+        if (compromised & ~accepted & ~ended & bit(v) && !lives.has(v)) processes.push({ live: current, granted: v });
+      });
+    }
     holderStates.push({ units: [{ stored, current, processes }], inFlight, job });
   });
 
@@ -402,19 +447,6 @@ export function assemble(input: AssembleInput): Assembled {
     };
     return unavailable ? { ...spec, unavailable } : spec;
   });
-
-  let compromised = 0;
-  if (rotation.mode === "breach") {
-    ids.forEach((id, v) => {
-      if (id === rotation.from || record(id)?.state === "compromised") compromised |= bit(v);
-    });
-    const kept = compromised & undeniable;
-    if (kept)
-      notes.push(
-        `A place trusts everything that the CA signed, so ${ids.filter((_, v) => kept & bit(v)).join(", ")} stays acceptable there until it expires or its CA revokes it.`,
-      );
-    compromised &= ~undeniable;
-  }
 
   return {
     topology: { name: credential.name, versions, items, verifiers, holders, edges },

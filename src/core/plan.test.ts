@@ -168,7 +168,17 @@ describe("what was observed decides", () => {
     const input = fresh(decl, {
       versions: [version("app#1"), version("app#2")],
       seen: { role: null, env: holds("app#1") },
-      memory: { role: { changedMs: null, before: [], accepted: [], refused: [], lastSeen: sees("app#1", "app#2") } },
+      memory: {
+        role: {
+          changedMs: null,
+          beforeAll: [],
+          beforeAny: [],
+          presented: [],
+          accepted: [],
+          refused: [],
+          lastSeen: sees("app#1", "app#2"),
+        },
+      },
     });
     const decision = next(
       ...(() => {
@@ -181,7 +191,7 @@ describe("what was observed decides", () => {
   });
   it("a probe that was refused holds back the switch, and one that was accepted lets it go", () => {
     const decl = credential("app", [verifier("role"), holder("env", ["role"], oneSlot)]);
-    const base = { changedMs: 900_000, before: ["app#1"], canProbe: true };
+    const base = { changedMs: 900_000, beforeAll: ["app#1"], beforeAny: ["app#1"], presented: [], canProbe: true };
     const decide2 = (accepted: string[], refused: string[]) => {
       const a = assemble(
         fresh(decl, {
@@ -218,7 +228,16 @@ describe("what was observed decides", () => {
         fresh(decl, {
           versions: [version("app#1"), version("app#2")],
           seen: { role: sees("app#1", "app#2"), env: holds("app#2") },
-          memory: { env: { changedMs: 1_000_000, before: ["app#1"], accepted: [], refused: [] } },
+          memory: {
+            env: {
+              changedMs: 1_000_000,
+              beforeAll: [],
+              beforeAny: [],
+              presented: ["app#1"],
+              accepted: [],
+              refused: [],
+            },
+          },
           nowMs,
         }),
       );
@@ -233,7 +252,17 @@ describe("what was observed decides", () => {
       fresh(decl, {
         versions: [version("app#1"), version("app#2")],
         seen: { role: sees("app#1", "app#2"), env: sees("app#2") },
-        memory: { env: { changedMs: 1, before: ["app#1"], accepted: [], refused: [], wrote: "app#2" } },
+        memory: {
+          env: {
+            changedMs: 1,
+            beforeAll: [],
+            beforeAny: [],
+            presented: ["app#1"],
+            accepted: [],
+            refused: [],
+            wrote: "app#2",
+          },
+        },
       }),
     );
     const decision = next(a.topology, a.situation, a.goal);

@@ -50,7 +50,9 @@ export const rotationNotesPlace = "@rotation";
 
 export const noPlaceNotes: PlaceNotes = {
   changedMs: null,
-  before: [],
+  beforeAll: [],
+  beforeAny: [],
+  presented: [],
   accepted: [],
   refused: [],
   seen: null,
@@ -75,19 +77,24 @@ export function writeNotes(notes: PlaceNotes | RotationNotes): Json {
   return notes as unknown as Json;
 }
 
-/** Version ids that the place trusts (verifier) or uses (holder), as far as they were recognised. `assumed`: where use cannot be read. */
-export function versionsIn(place: PlaceDecl, observation: Observation | null, assumed: string | null): string[] {
-  const ids = new Set<string>();
-  const holder = place.traits.roles.includes("holder");
-  if (holder && observation?.current === undefined && assumed !== null) ids.add(assumed);
-  for (const entry of observation?.entries ?? []) {
-    if (entry.version === undefined) continue;
-    const trusted = place.traits.roles.includes("verifier") && entry.enabled;
-    // A holder whose use cannot be told may be using any entry.
-    const used = holder && (observation?.current === undefined || observation.current === entry.mark);
-    if (trusted || used) ids.add(entry.version);
-  }
-  return [...ids];
+const isVerifier = (place: PlaceDecl): boolean => place.traits.roles.includes("verifier");
+const isHolder = (place: PlaceDecl): boolean => place.traits.roles.includes("holder");
+
+/** Version ids that a verifier was seen to trust, as far as they were recognised. */
+function trustedIn(place: PlaceDecl, observation: Observation | null): string[] {
+  if (!isVerifier(place)) return [];
+  const entries = observation?.entries ?? [];
+  return entries.flatMap(({ version, enabled }) => (version !== undefined && enabled ? [version] : []));
+}
+
+/** Version ids that a holder was seen to use, as far as they were recognised. `assumed`: where use cannot be read. */
+function usedIn(place: PlaceDecl, observation: Observation | null, assumed: string | null): string[] {
+  if (!isHolder(place)) return [];
+  const current = observation?.current;
+  // A holder whose use cannot be told may be using any entry.
+  const used = (observation?.entries ?? []).filter(({ mark }) => current === undefined || current === mark);
+  const ids = used.flatMap(({ version }) => (version === undefined ? [] : [version]));
+  return current === undefined && assumed !== null ? [...new Set([assumed, ...ids])] : ids;
 }
 
 /** Whether the last change there has reached everybody, by the declared times alone. */
@@ -100,7 +107,7 @@ export function settledByTime(place: PlaceDecl, notes: PlaceNotes, nowMs: number
 /** Whether the change is one of what a verifier accepts or of what a holder's users present: only that travels, and is waited for. */
 function travels(place: PlaceDecl, verb: string): boolean {
   if (verb === "reencrypt" || verb === "endSessions") return false;
-  return place.traits.roles.includes("verifier") || (verb !== "add" && verb !== "remove");
+  return isVerifier(place) || (verb !== "add" && verb !== "remove");
 }
 
 /** After a write of ours that had, or may have had, its effect. `assumed`: what an unreadable holder used before. */
@@ -125,7 +132,7 @@ export function afterChange(
   return {
     ...notes,
     changedMs: nowMs,
-    before: beforeChange(place, notes, versionsIn(place, last, notes.wrote ?? assumed), nowMs),
+    ...beforeChange(place, notes, trustedIn(place, last), usedIn(place, last, notes.wrote ?? assumed), nowMs),
     accepted: [],
     refused: [],
     probes: {},
@@ -133,15 +140,22 @@ export function afterChange(
   };
 }
 
-/**
- * What may still hold elsewhere while a change travels. When the change before it has not settled either, there are three states about: a
- * verifier then counts as accepting only what all of them accept, and the users of a holder as presenting what any of them holds.
- */
-function beforeChange(place: PlaceDecl, notes: PlaceNotes, now: readonly string[], nowMs: number): string[] {
-  // Tokens outlive the refresh, and the place does not know for how long: its verifiers do. So nothing is forgotten here.
-  if (place.traits.roles.includes("holder")) return [...new Set([...notes.before, ...now])];
-  if (settledByTime(place, notes, nowMs)) return [...now];
-  return now.filter((id) => notes.before.includes(id));
+/** What may still hold elsewhere while a change travels, from what was trusted and used just before it. */
+function beforeChange(
+  place: PlaceDecl,
+  notes: PlaceNotes,
+  trusted: readonly string[],
+  used: readonly string[],
+  nowMs: number,
+): Pick<PlaceNotes, "beforeAll" | "beforeAny" | "presented"> {
+  // When the change before this one has not settled either, there are more than two states about.
+  const settled = notes.changedMs === null || nowMs >= notes.changedMs + place.traits.propagationMs;
+  return {
+    beforeAll: settled ? trusted : trusted.filter((id) => notes.beforeAll.includes(id)),
+    beforeAny: settled ? trusted : [...new Set([...notes.beforeAny, ...trusted])],
+    // Tokens outlive the refresh, and the place does not know for how long: its verifiers do. So nothing is forgotten here.
+    presented: [...new Set([...notes.presented, ...used])],
+  };
 }
 
 interface Edit {
@@ -184,13 +198,13 @@ export function afterLook(place: PlaceDecl, notes: PlaceNotes, observation: Obse
   }
   if (edits.length === 0) return { notes: { ...notes, seen, ours }, edits };
   // What is only stored is presented by nobody: its coming and going changes no wait.
-  if (!place.traits.roles.includes("verifier") && current === notes.seen.current)
-    return { notes: { ...notes, seen, ours }, edits };
+  if (!isVerifier(place) && current === notes.seen.current) return { notes: { ...notes, seen, ours }, edits };
   const known = Object.entries(notes.seen.entries).filter(
     ([, value]) => value !== "" && !value.endsWith(" (disabled)"),
   );
-  const used = place.traits.roles.includes("verifier") ? known : known.filter(([mark]) => mark === notes.seen?.current);
-  const were = used.map(([, value]) => value);
+  const trusted = isVerifier(place) ? known : [];
+  const used = isHolder(place) ? known.filter(([mark]) => mark === notes.seen?.current) : [];
+  const idsOf = (entries: typeof known): string[] => entries.map(([, value]) => value);
   return {
     notes: {
       ...notes,
@@ -198,7 +212,7 @@ export function afterLook(place: PlaceDecl, notes: PlaceNotes, observation: Obse
       ours,
       repeated: null,
       changedMs: nowMs,
-      before: beforeChange(place, notes, were, nowMs),
+      ...beforeChange(place, notes, idsOf(trusted), idsOf(used), nowMs),
       accepted: [],
       refused: [],
       probes: {},

@@ -392,7 +392,9 @@ describe("fencing", () => {
     await bench.expireLease(started.id);
     expect((await bench.run(started.id, { worker: "w2" })).status).toBe("done");
     const calls = bench.world.calls.length;
-    await expect(reconcile(bench.deps, { lease, ensure: async () => undefined, fresh: () => true })).resolves.toBe("ended");
+    await expect(reconcile(bench.deps, { lease, ensure: async () => undefined, fresh: () => true })).resolves.toBe(
+      "ended",
+    );
     expect(bench.world.calls.length).toBe(calls);
   });
 
@@ -412,7 +414,9 @@ describe("fencing", () => {
         await db.store.acquireLease(started.id, "quick", 30_000);
       }
     };
-    await expect(reconcile(bench.deps, { lease, ensure: async () => undefined, fresh: () => true })).rejects.toThrow(FencedOff);
+    await expect(reconcile(bench.deps, { lease, ensure: async () => undefined, fresh: () => true })).rejects.toThrow(
+      FencedOff,
+    );
     expect(bench.world.calls.filter((call) => call.verb === "issue" || call.verb === "mint")).toEqual([]);
   });
 });

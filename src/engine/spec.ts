@@ -60,10 +60,12 @@ export async function findSigner(
 
 /** What `assemble` needs of the engine's notes. */
 export function memoryFor(notes: PlaceNotes, canProbe: boolean, lastSeen: Observation | undefined): PlaceMemory {
-  const { changedMs, before, accepted, refused, wrote, job, maybeJobs, maybe, ended } = notes;
+  const { changedMs, beforeAll, beforeAny, presented, accepted, refused, wrote, job, maybeJobs, maybe, ended } = notes;
   return {
     changedMs,
-    before,
+    beforeAll,
+    beforeAny,
+    presented,
     accepted,
     refused,
     canProbe,

@@ -9,7 +9,7 @@ import { FencedOff, StoreError } from "../store/store.ts";
 import type { Lease } from "../store/store.ts";
 import type { EngineDeps } from "./deps.ts";
 import { reconcile } from "./reconcile.ts";
-import type { HeldLease, TurnResult } from "./reconcile.ts";
+import type { HeldLease, TurnResult } from "./turn.ts";
 
 export interface EngineWorker {
   readonly id: string;
