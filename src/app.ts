@@ -332,6 +332,7 @@ export class App {
         env: this.#options.env,
         ...(this.#options.dataDir === undefined ? {} : { dataDir: this.#options.dataDir }),
         ...(this.#options.databaseUrl === undefined ? {} : { databaseUrl: this.#options.databaseUrl }),
+        ...(this.#options.database === undefined ? {} : { database: this.#options.database }),
       });
       store.onState((state, detail) => {
         if (state === "lost") this.log.warn("The database is lost; work waits until it is back.", { detail });

@@ -526,6 +526,8 @@ function build(services: Services, bound: Bound, events: Events, options: Server
   }
 
   async function streamTo(c: Context<Env>, who: Principal, asked: number | null): Promise<Response> {
+    // Nobody would read it.
+    if (c.req.raw.method === "HEAD") return c.body(null, 200, { "content-type": "text/event-stream; charset=utf-8" });
     const said = c.req.header("last-event-id");
     // What cannot be a number of the journal is one from nowhere: the client is told to ask for everything again.
     const after = said === undefined ? asked : /^\d{1,15}$/.test(said) ? Number(said) : Number.MAX_SAFE_INTEGER;

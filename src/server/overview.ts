@@ -155,7 +155,7 @@ function verdict(nowMs: number, about: Facts): Verdict {
       level: found[0]!.level,
       sentence: found
         .slice(0, 2)
-        .map(({ sentence }) => capital(sentence))
+        .map(({ sentence }) => sentence)
         .join(" "),
     };
   }
@@ -228,14 +228,14 @@ function doNext(
       item.due.state as string
     ];
     if (order === undefined) continue;
-    const looks = item.due.state === "unknown";
+    const looks = item.due.state === "unknown" && (item.seenAtMs === null || item.unseen.length > 0);
     rows.push({
       order,
       atMs,
       entry: {
         ...base,
         headline: headlineOf(each, nowMs),
-        detail: `${capital(item.due.reason)}.`,
+        detail: capital(item.due.reason).replace(/[^.]$/, "$&."),
         action: looks ? "look" : "preview",
         link: linkOf(item.credential),
       },

@@ -36,15 +36,19 @@ export interface Snapshots {
   expire(): void;
 }
 
-/** At least this long apart, and never more than a tenth of the time on it. */
-const leastMs = 1000;
+/** What was looked at again without a record in the journal is seen this late. */
+const keepMs = 1000;
+/** No more than a quarter of the time goes into it, once it takes longer than this. */
+const quickMs = 250;
 /** The journal of each is read for it. */
 const mostSteps = 100;
 
 export function openSnapshots(app: App, monotonic: () => number = () => performance.now()): Snapshots {
   let last: Snapshot | null = null;
   let lastText = "";
-  let nextMs = 0;
+  let madeMs = Number.NEGATIVE_INFINITY;
+  let tookMs = 0;
+  let seq = -1;
   let making: Promise<Snapshot> | null = null;
   let expiries = 0;
 
@@ -53,6 +57,8 @@ export function openSnapshots(app: App, monotonic: () => number = () => performa
     const before = expiries;
     const { estate } = await app.estate();
     const { store } = await app.engine();
+    // Before anything is read: what is written meanwhile is found to be newer.
+    const head = (await store.journal.head()).seq;
     const items = await app.status({ observe: "never" });
     const [versions, observations, rows, active, atMs] = await Promise.all([
       store.versions.listAll({ states: ["current", "compromised"] }),
@@ -116,23 +122,29 @@ export function openSnapshots(app: App, monotonic: () => number = () => performa
     };
     last = made;
     lastText = text;
-    const tookMs = monotonic() - startedMs;
+    madeMs = monotonic();
+    tookMs = madeMs - startedMs;
     // Something changed while it was made: good for who asked before, not for who asks now.
-    nextMs = before === expiries ? monotonic() + Math.max(leastMs, 10 * tookMs) : 0;
+    seq = before === expiries ? head : -1;
     return made;
   }
 
   return {
-    get() {
-      if (last !== null && monotonic() < nextMs) return Promise.resolve(last);
+    async get() {
+      const ageMs = monotonic() - madeMs;
+      if (last !== null && seq >= 0 && ageMs < Math.max(keepMs, 4 * tookMs)) {
+        if (tookMs > quickMs && ageMs < 4 * tookMs) return last;
+        const { store } = await app.openStoreOnly();
+        if ((await store.journal.head()).seq === seq) return last;
+      }
       making ??= make().finally(() => {
         making = null;
       });
-      return making;
+      return await making;
     },
     expire() {
       expiries++;
-      nextMs = 0;
+      seq = -1;
     },
   };
 }
