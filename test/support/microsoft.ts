@@ -157,7 +157,8 @@ async function startProxy(
             port: to.port,
             method,
             path: incoming.url ?? "/",
-            headers: { ...incoming.headers, host: to.host },
+            // The Host header stays, so that links in answers lead back through here.
+            headers: incoming.headers,
             ca,
             agent: false,
           },

@@ -16,6 +16,9 @@ import type { ApiConnectionConfig } from "./schema.ts";
 const apiVersion = "2016-06-01";
 const tag = "keyroll";
 
+/** What a sign-in with a client secret needs beside it. Some of it is not shown, and leaving it out would take it away. */
+const signInParameters = ["token:clientId", "token:TenantId", "token:grantType"];
+
 const text = z.string().nullish();
 const connection = z.looseObject({
   location: z.string(),
@@ -77,6 +80,19 @@ export function openApiConnection(config: ApiConnectionConfig, system: Microsoft
     };
   }
 
+  /** Every parameter but the secret: what Azure shows, what the issuer says of the version, and what the settings say, which wins. */
+  function othersOf(seen: Connection, version: VersionHandle): Record<string, string> {
+    const appId = version.facts.attributes?.["appId"];
+    const found: Record<string, string> = {
+      ...(appId === undefined ? {} : { "token:clientId": appId }),
+      ...strings(seen.properties.parameterValues),
+      ...strings(seen.properties.nonSecretParameterValues),
+      ...config.parameters,
+    };
+    delete found[config.secretParameter];
+    return found;
+  }
+
   return {
     async observe(cx, known) {
       throwIfCancelled(cx);
@@ -90,19 +106,15 @@ export function openApiConnection(config: ApiConnectionConfig, system: Microsoft
       const before = await read(cx);
       if (look(before, [version]).version === version.id)
         return { slot: config.secretParameter, attributes: { changed: before.properties.changedTime ?? "" } };
-      const others = {
-        ...strings(before.properties.parameterValues),
-        ...strings(before.properties.nonSecretParameterValues),
-        ...config.parameters,
-      };
-      delete others[config.secretParameter];
-      if (Object.keys(others).length === 0) {
+      const others = othersOf(before, version);
+      const missing = signInParameters.filter(
+        (name) => config.secretParameter === "token:clientSecret" && others[name] === undefined,
+      );
+      if (missing.length > 0 || Object.keys(others).length === 0) {
         throw new ConnectorError(
           "misconfigured",
-          `The other parameters of the API connection ${config.name} are not known, and Azure replaces all of them.`,
-          {
-            next: "Write them in parameters: vaultName, token:clientId, token:TenantId and token:grantType, for a connection to a Key Vault.",
-          },
+          `Azure does not show all parameters of the API connection ${config.name} (${missing.join(", ") || "none at all"}), and a change replaces all of them.`,
+          { next: "Write them under parameters in the place's settings." },
         );
       }
       const { displayName, api, customParameterValues } = before.properties;

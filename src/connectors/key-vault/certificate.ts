@@ -55,8 +55,8 @@ function readerOf(vault: Vault, config: CertificateConfig): Reader {
   const reading = { doing: `reading the certificate ${config.name}`, effect: false, needs: readNeeds };
   return {
     async latest(cx) {
-      const found = await askVault(cx, vault, reading, (options) =>
-        vault.certificates.getCertificate(config.name, options),
+      const found = await askVault(cx, vault, reading, async (options) =>
+        (await vault.certificates()).getCertificate(config.name, options),
       );
       if (found === null) return null;
       promised(found.properties?.version, reading);
@@ -65,7 +65,10 @@ function readerOf(vault: Vault, config: CertificateConfig): Reader {
     async versions(cx) {
       const found = await askVault(cx, vault, reading, async (options) => {
         const list: CertificateProperties[] = [];
-        for await (const one of vault.certificates.listPropertiesOfCertificateVersions(config.name, options)) {
+        for await (const one of (await vault.certificates()).listPropertiesOfCertificateVersions(
+          config.name,
+          options,
+        )) {
           promised(one.version, reading);
           list.push(one);
         }
@@ -77,7 +80,7 @@ function readerOf(vault: Vault, config: CertificateConfig): Reader {
       const doing = { doing: `reading the key of the certificate ${config.name}`, effect: false, needs: secretNeeds };
       const found = await askVault(cx, vault, doing, async (options) => {
         try {
-          return await vault.secrets.getSecret(config.name, { ...options, version });
+          return await (await vault.secrets()).getSecret(config.name, { ...options, version });
         } catch (error) {
           if (isVaultCode(error, "SecretDisabled")) return null;
           throw error;
@@ -142,8 +145,8 @@ export function openCertificate(config: CertificateConfig, system: MicrosoftSyst
         password,
         alias: config.name,
       });
-      const imported = await askVault(cx, vault, writing, (options) =>
-        vault.certificates.importCertificate(config.name, pfx, {
+      const imported = await askVault(cx, vault, writing, async (options) =>
+        (await vault.certificates()).importCertificate(config.name, pfx, {
           ...options,
           enabled: true,
           password: password.reveal(),
@@ -172,8 +175,8 @@ export function openCertificate(config: CertificateConfig, system: MicrosoftSyst
       }
       const disabling = { ...writing, doing: `disabling an old version of the certificate ${config.name}` };
       for (const one of copies) {
-        await askVault(cx, vault, disabling, (options) =>
-          vault.certificates.updateCertificateProperties(config.name, one.version ?? "", {
+        await askVault(cx, vault, disabling, async (options) =>
+          (await vault.certificates()).updateCertificateProperties(config.name, one.version ?? "", {
             ...options,
             enabled: false,
           }),
@@ -226,7 +229,9 @@ export function openCertificateIssuer(config: CertificateConfig, system: Microso
       effect: false,
     };
     await askVault(cx, vault, looking, async (options) => {
-      const poller = await vault.certificates.getCertificateOperation(config.name, {
+      const poller = await (
+        await vault.certificates()
+      ).getCertificateOperation(config.name, {
         ...options,
         intervalInMs: pollMs,
       });
@@ -241,7 +246,9 @@ export function openCertificateIssuer(config: CertificateConfig, system: Microso
     tags: Readonly<Record<string, string>>,
   ): Promise<string> {
     const made = await askVault(cx, vault, making, async (options) => {
-      const poller = await vault.certificates.beginCreateCertificate(config.name, policy, {
+      const poller = await (
+        await vault.certificates()
+      ).beginCreateCertificate(config.name, policy, {
         ...options,
         enabled: true,
         tags: { ...tags },

@@ -40,7 +40,7 @@ export function openSecret(config: SecretConfig, system: MicrosoftSystem): Place
   async function latest(cx: CallContext): Promise<Latest | null> {
     const found = await askVault(cx, vault, reading, async (options) => {
       try {
-        return await vault.secrets.getSecret(config.name, options);
+        return await (await vault.secrets()).getSecret(config.name, options);
       } catch (error) {
         if (isVaultCode(error, "SecretDisabled")) return "disabled";
         throw error;
@@ -57,7 +57,7 @@ export function openSecret(config: SecretConfig, system: MicrosoftSystem): Place
   async function versions(cx: CallContext): Promise<readonly SecretProperties[]> {
     const found = await askVault(cx, vault, reading, async (options) => {
       const list: SecretProperties[] = [];
-      for await (const one of vault.secrets.listPropertiesOfSecretVersions(config.name, options)) {
+      for await (const one of (await vault.secrets()).listPropertiesOfSecretVersions(config.name, options)) {
         promised(one.version, reading);
         list.push(one);
       }
@@ -74,7 +74,7 @@ export function openSecret(config: SecretConfig, system: MicrosoftSystem): Place
       if (digests.has(version)) continue;
       const found = await askVault(cx, vault, reading, async (options) => {
         try {
-          return await vault.secrets.getSecret(config.name, { ...options, version });
+          return await (await vault.secrets()).getSecret(config.name, { ...options, version });
         } catch (error) {
           // Disabled since it was listed.
           if (isVaultCode(error, "SecretDisabled")) return null;
@@ -148,8 +148,8 @@ export function openSecret(config: SecretConfig, system: MicrosoftSystem): Place
       const before = now?.properties ?? (await versions(cx))[0];
       const expires = expiryOf(config, version, before, cx.now());
       const contentType = config.contentType ?? before?.contentType;
-      const set = await askVault(cx, vault, writing, (options) =>
-        vault.secrets.setSecret(config.name, value, {
+      const set = await askVault(cx, vault, writing, async (options) =>
+        (await vault.secrets()).setSecret(config.name, value, {
           ...options,
           enabled: true,
           tags: { ...before?.tags, [tag]: version.id },
@@ -180,8 +180,8 @@ export function openSecret(config: SecretConfig, system: MicrosoftSystem): Place
       }
       const disabling = { ...writing, doing: `disabling an old version of the secret ${config.name}` };
       for (const id of copies) {
-        await askVault(cx, vault, disabling, (options) =>
-          vault.secrets.updateSecretProperties(config.name, id, { ...options, enabled: false }),
+        await askVault(cx, vault, disabling, async (options) =>
+          (await vault.secrets()).updateSecretProperties(config.name, id, { ...options, enabled: false }),
         );
       }
     },

@@ -8,6 +8,9 @@ const values = z.strictObject({
   ...application,
   resourceGroup: text.describe("The resource group that the solution was deployed to."),
   subscription: text.optional().describe("The Azure subscription. Default: that of the system."),
+  tenantId: text
+    .optional()
+    .describe("For API connections that do not show the tenant that they sign in at. Default: what they show."),
   vault: text.describe("The solution's Key Vault: its name, or its address."),
   secret: text.default("appSecret").describe("The vault's secret."),
   connections: z
@@ -32,13 +35,25 @@ export const provisionAssist = defineRecipe({
   title: "Provision Assist: the client secret of its application, everywhere it is held",
   values,
   parts: ["secret"],
-  expand(_, { system, appId, namePrefix, resourceGroup, subscription, vault, ...rest }) {
+  expand(_, { system, appId, namePrefix, resourceGroup, subscription, tenantId, vault, ...rest }) {
     const where = given({ subscription, resourceGroup });
+    // Azure shows most of a connection's parameters, and never whose secret it holds. All of them are sent with each change.
+    const known = given({ "token:clientId": appId, "token:TenantId": tenantId });
+    const parameters = Object.keys(known).length === 0 ? {} : { parameters: known };
     const connections = Object.fromEntries(
       rest.connections.map((name): [string, TreeMap] => [
         name,
         // A run that has begun may still use what it got; a run of the solution is done within minutes.
-        { type: "api-connection", system, holder: true, presentsTo: "application", ...where, name, refresh: "5m" },
+        {
+          type: "api-connection",
+          system,
+          holder: true,
+          presentsTo: "application",
+          ...where,
+          name,
+          ...parameters,
+          refresh: "5m",
+        },
       ]),
     );
     return {

@@ -3,15 +3,8 @@
  * Nothing of a foreign message is passed on: codes that look like codes, and our own sentences.
  */
 import { rootCertificates } from "node:tls";
-import {
-  AzureCliCredential,
-  ClientCertificateCredential,
-  ClientSecretCredential,
-  ManagedIdentityCredential,
-  WorkloadIdentityCredential,
-} from "@azure/identity";
 import type { TokenCredential } from "@azure/identity";
-import { Agent, request } from "undici";
+import type { Agent } from "undici";
 import { ConnectorError } from "../../connector.ts";
 import type { CallContext } from "../../connector.ts";
 import { codeOf, throwIfCancelled } from "../calls.ts";
@@ -20,7 +13,7 @@ import type { MicrosoftSystem } from "./system.ts";
 export interface Session {
   readonly system: MicrosoftSystem;
   readonly credential: TokenCredential;
-  readonly agent: Agent;
+  agent(): Promise<Agent>;
   /** For the SDKs. */
   readonly tls: { readonly ca?: string };
 }
@@ -34,17 +27,35 @@ export function sessionOf(system: MicrosoftSystem): Session {
   // Given CAs replace the built-in ones in Node, so both are given.
   const ca = system.ca === undefined ? undefined : [...rootCertificates, system.ca].join("\n");
   const tls = ca === undefined ? {} : { ca };
+  // The libraries are loaded when they are first needed: most commands never speak to Microsoft, and would wait for them.
+  let credential: Promise<TokenCredential> | undefined;
+  let agent: Promise<Agent> | undefined;
   const made: Session = {
     system,
     tls,
-    credential: credentialOf(system, tls),
-    agent: new Agent({ connect: { ...tls, timeout: Math.min(10_000, system.requestTimeoutMs) }, connections: 16 }),
+    credential: {
+      async getToken(scopes, options) {
+        credential ??= credentialOf(system, tls);
+        return (await credential).getToken(scopes, options);
+      },
+    },
+    agent() {
+      agent ??= import("undici").then(
+        (undici) =>
+          new undici.Agent({
+            connect: { ...tls, timeout: Math.min(10_000, system.requestTimeoutMs) },
+            connections: 16,
+          }),
+      );
+      return agent;
+    },
   };
   sessions.set(system, made);
   return made;
 }
 
-function credentialOf(system: MicrosoftSystem, tls: { readonly ca?: string }): TokenCredential {
+async function credentialOf(system: MicrosoftSystem, tls: { readonly ca?: string }): Promise<TokenCredential> {
+  const identity = await import("@azure/identity");
   const { auth, tenant, endpoints } = system;
   const common = { tlsOptions: tls, retryOptions: { maxRetries: 0 } };
   // Discovery asks the public cloud which authorities exist; a private or sovereign one is not among them.
@@ -54,9 +65,12 @@ function credentialOf(system: MicrosoftSystem, tls: { readonly ca?: string }): T
   };
   switch (auth.method) {
     case "client-secret":
-      return new ClientSecretCredential(tenant, auth.clientId, auth.clientSecret.reveal(), { ...common, ...authority });
+      return new identity.ClientSecretCredential(tenant, auth.clientId, auth.clientSecret.reveal(), {
+        ...common,
+        ...authority,
+      });
     case "client-certificate":
-      return new ClientCertificateCredential(
+      return new identity.ClientCertificateCredential(
         tenant,
         auth.clientId,
         { certificate: auth.pem.reveal() },
@@ -64,10 +78,10 @@ function credentialOf(system: MicrosoftSystem, tls: { readonly ca?: string }): T
       );
     case "managed-identity":
       return auth.clientId === undefined
-        ? new ManagedIdentityCredential(common)
-        : new ManagedIdentityCredential(auth.clientId, common);
+        ? new identity.ManagedIdentityCredential(common)
+        : new identity.ManagedIdentityCredential(auth.clientId, common);
     case "workload-identity":
-      return new WorkloadIdentityCredential({
+      return new identity.WorkloadIdentityCredential({
         tenantId: tenant,
         ...(auth.clientId === undefined ? {} : { clientId: auth.clientId }),
         ...(auth.tokenFile === undefined ? {} : { tokenFilePath: auth.tokenFile }),
@@ -75,7 +89,7 @@ function credentialOf(system: MicrosoftSystem, tls: { readonly ca?: string }): T
         ...authority,
       });
     case "azure-cli":
-      return new AzureCliCredential({ tenantId: tenant });
+      return new identity.AzureCliCredential({ tenantId: tenant });
   }
 }
 
@@ -121,10 +135,11 @@ export async function ask(cx: CallContext, session: Session, what: Ask): Promise
   let status: number;
   let text: string;
   let retryAfter: string | undefined;
+  const [{ request }, dispatcher] = await Promise.all([import("undici"), session.agent()]);
   try {
     const answer = await request(what.url, {
       method: what.method,
-      dispatcher: session.agent,
+      dispatcher,
       signal,
       headers: {
         accept: "application/json",

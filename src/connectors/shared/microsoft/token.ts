@@ -3,7 +3,6 @@
  * of RFC 7523). The SDK is not used here, because it answers from its cache, and because the exact error code is the answer.
  */
 import { createHash, randomUUID, sign } from "node:crypto";
-import { request } from "undici";
 import type { CallContext, Probe } from "../../connector.ts";
 import type { KeyMaterial, Material, Secret } from "../../secret.ts";
 import { throwIfCancelled } from "../calls.ts";
@@ -49,10 +48,11 @@ export async function signInAs(
   let status: number;
   let text: string;
   let retryAfter: string | undefined;
+  const [{ request }, dispatcher] = await Promise.all([import("undici"), sessionOf(system).agent()]);
   try {
     const answer = await request(url, {
       method: "POST",
-      dispatcher: sessionOf(system).agent,
+      dispatcher,
       signal: AbortSignal.any([cx.signal, AbortSignal.timeout(system.requestTimeoutMs)]),
       headers: { "content-type": "application/x-www-form-urlencoded", accept: "application/json" },
       body,

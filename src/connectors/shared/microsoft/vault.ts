@@ -1,6 +1,6 @@
 /** Key Vault through its official SDK, with the retries left to Keyroll, and what its answers mean. */
-import { CertificateClient } from "@azure/keyvault-certificates";
-import { SecretClient } from "@azure/keyvault-secrets";
+import type { CertificateClient } from "@azure/keyvault-certificates";
+import type { SecretClient } from "@azure/keyvault-secrets";
 import { z } from "zod";
 import { ConnectorError } from "../../connector.ts";
 import type { CallContext } from "../../connector.ts";
@@ -25,8 +25,8 @@ export const objectName = z
   .regex(/^[A-Za-z0-9-]{1,127}$/, "has letters, digits and hyphens, and at most 127 of them");
 
 export interface Vault {
-  readonly secrets: SecretClient;
-  readonly certificates: CertificateClient;
+  secrets(): Promise<SecretClient>;
+  certificates(): Promise<CertificateClient>;
   readonly system: MicrosoftSystem;
 }
 
@@ -43,10 +43,22 @@ export function openVault(system: MicrosoftSystem, vault: string): Vault {
     // user wrote down.
     disableChallengeResourceVerification: !new URL(url).hostname.endsWith(`.${vaultSuffix}`),
   } as const;
+  let secrets: Promise<SecretClient> | undefined;
+  let certificates: Promise<CertificateClient> | undefined;
   return {
     system,
-    secrets: new SecretClient(url, session.credential, options),
-    certificates: new CertificateClient(url, session.credential, options),
+    secrets() {
+      secrets ??= import("@azure/keyvault-secrets").then(
+        (sdk) => new sdk.SecretClient(url, session.credential, options),
+      );
+      return secrets;
+    },
+    certificates() {
+      certificates ??= import("@azure/keyvault-certificates").then(
+        (sdk) => new sdk.CertificateClient(url, session.credential, options),
+      );
+      return certificates;
+    },
   };
 }
 
