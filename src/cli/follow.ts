@@ -16,9 +16,11 @@ export type Rest = "ended" | "person" | "aborted";
 
 /** What only a person can move on: approvals, tasks, a pause, a halt. */
 export function needsPerson(view: RunView): boolean {
-  const { status, waitingFor } = view.rotation;
+  const { status, waitingFor, nextWakeAtMs, updatedAtMs } = view.rotation;
   if (status === "paused" || status === "halted") return true;
   if (status !== "waiting") return false;
+  // Somebody has just acted and called for a worker, which has not come yet: what it waited for is old news.
+  if (nextWakeAtMs !== null && nextWakeAtMs <= updatedAtMs + 1000) return false;
   return view.tasks.some((task) => task.state === "open") || /\bapprov/.test(waitingFor ?? "");
 }
 

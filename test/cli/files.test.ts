@@ -145,23 +145,23 @@ describe("files", { timeout: 120_000 }, () => {
 
   it("waits for somebody else's approval with exit 5, and goes on when it has it", async () => {
     const waits = await keyroll(["rotate", "gated", "--yes"]);
-    expect(waits.code).toBe(5);
+    expect(waits.code, waits.stderr).toBe(5);
     expect(waits.stdout).toMatch(/Waiting at step 2 of \d+: .*1 more person must approve the switch phase/s);
     expect(readFileSync(join(home.folder, "gated.txt"), "utf8")).toBe("gated-old-value");
     const own = await keyroll(["approve", "gated"]);
-    expect(own.code).toBe(8);
+    expect(own.code, own.stderr).toBe(8);
     expect(own.stderr).toMatch(/alice started rotation/);
     const other = await keyroll(["approve", "gated", "--comment", "looks right"], { KEYROLL_USER: "bob" });
-    expect(other.code).toBe(0);
+    expect(other.code, other.stderr).toBe(0);
     const watched = await keyroll(["run", "watch", "gated"]);
-    expect(watched.code).toBe(0);
+    expect(watched.code, watched.stderr).toBe(0);
     expect(watched.stdout).toMatch(/gated is gated#2 everywhere/);
   });
 
   it("gives a task to a person, and does not take their word for it", async () => {
     home.write("console.json", JSON.stringify({ entries: [], current: null }));
     const waits = await keyroll(["rotate", "by-hand", "--yes"]);
-    expect(waits.code).toBe(5);
+    expect(waits.code, waits.stderr).toBe(5);
     const task = /keyroll task show (t-\S+)/.exec(waits.stdout)![1]!;
     expect((await keyroll(["task", "show", task])).stdout).toMatch(/1\. Paste the name\.\n +by-hand#1/);
     expect((await keyroll(["task", "done", task])).code).toBe(0);
@@ -178,7 +178,7 @@ describe("files", { timeout: 120_000 }, () => {
     await keyroll(["task", "done", open.items.find((item) => item.credential === "by-hand")?.id ?? task]);
     const watched = await keyroll(["run", "watch", "by-hand", "--timeout", "20s"]);
     expect(watched.stdout).toMatch(/by-hand is by-hand#1 everywhere/);
-    expect(watched.code).toBe(0);
+    expect(watched.code, watched.stderr).toBe(0);
   });
 
   it("detaches on Ctrl-C, exit 130: the run goes on by itself and can be paused; --timeout comes back with exit 124", async () => {
