@@ -210,12 +210,17 @@ credentials:
           notAfterMs: null,
           facts: { filler: "x".repeat(400) },
         }));
-        let error: unknown = null;
-        for (let n = 0; n < 40 && error === null; n++) {
-          await store.inventory
-            .import(rows.map((row) => ({ ...row, source: `disk ${n}` })))
-            .catch((thrown: unknown) => (error = thrown));
-        }
+        const press = async (): Promise<unknown> => {
+          for (let n = 0; n < 40; n++) {
+            try {
+              await store.inventory.import(rows.map((row) => ({ ...row, source: `disk ${n}` })));
+            } catch (error) {
+              return error;
+            }
+          }
+          return null;
+        };
+        const error = await press();
         expect(error).toBeInstanceOf(StoreError);
         expect((error as StoreError).code).toBe("disk-full");
         expect((error as StoreError).next).toContain("free some space");

@@ -13,12 +13,15 @@ import { inParallel } from "../../src/engine/deps.ts";
 import { startWorkerProcess, type WorkerProcess } from "./processes.ts";
 import { tableEstate, tableRegistry, tableSchema, type TableRegistry } from "./table-places.ts";
 
-const leaseMs = 2500;
+const shortLeaseMs = 2500;
 
 export interface TableWorldOptions {
   /** What was committed survives a kill of the server. Slower. */
   readonly durable?: boolean;
   readonly soak?: string;
+  /** Default: short, so that a test need not wait long for a take-over. */
+  readonly leaseMs?: number;
+  readonly sweepMs?: number;
 }
 
 export interface TableWorld extends AsyncDisposable {
@@ -34,6 +37,7 @@ export interface TableWorld extends AsyncDisposable {
 /** A database of its own with `count` credentials whose places are its rows. */
 export async function openTableWorld(count: number, options: TableWorldOptions = {}): Promise<TableWorld> {
   const folder = realpathSync(mkdtempSync(join(tmpdir(), "keyroll-workers-")));
+  const leaseMs = options.leaseMs ?? shortLeaseMs;
   const processes: WorkerProcess[] = [];
   let server: PostgresServer | null = null;
   let app: App | null = null;
@@ -82,7 +86,7 @@ export async function openTableWorld(count: number, options: TableWorldOptions =
           engine: { leaseMs },
           tables: started.url,
         };
-        const worker = startWorkerProcess({ ...settings, sweepMs: 500, ...more }, env);
+        const worker = startWorkerProcess({ ...settings, sweepMs: options.sweepMs ?? 500, ...more }, env);
         processes.push(worker);
         return worker;
       },
