@@ -1011,6 +1011,22 @@ const placeChecks = [
     },
   ],
   [
+    "stopping a re-encryption that does not run is success",
+    async (fresh) => {
+      const bench = await fresh();
+      const place = await bench.place();
+      onlyIf(bench.has(place, "stopReencrypt"), "the place has no stopReencrypt");
+      assert.ok(bench.has(place, "reencrypt"), "what can be stopped can be started");
+      if ((await bench.verbs()).length > 0) await bench.put(1);
+      const before = await bench.state();
+      const version = await bench.version(1);
+      for (let times = 0; times < 2; times++) {
+        await bench.call("stopReencrypt", async () => place.stopReencrypt?.(bench.context(), version));
+        assert.deepEqual(await bench.state(), before);
+      }
+    },
+  ],
+  [
     "instructions are numbered steps with exact public values",
     async (fresh) => {
       const bench = await fresh();

@@ -94,6 +94,11 @@ export interface Place {
   adopt?(cx: CallContext): Promise<readonly Issued[]>;
   /** Starts moving the data at rest to `target`; already running is success. Progress is in `observe().records`. */
   reencrypt?(cx: CallContext, target: VersionHandle): Promise<void>;
+  /**
+   * Stops moving the data at rest to `target`: when it returns, nothing is moved there any more. What was moved stays. Already stopped, or
+   * never started, is success. Without this verb a job goes on until the next `reencrypt` names another target.
+   */
+  stopReencrypt?(cx: CallContext, target: VersionHandle): Promise<void>;
   /** Ends grants made under this version (registrations, sessions). None is success. */
   endSessions?(cx: CallContext, version: VersionHandle): Promise<void>;
   /** What a person must do, for places with `traits.human`: exact public values, numbered. */

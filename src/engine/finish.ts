@@ -72,7 +72,7 @@ export async function oldRefused(turn: Turn, nowMs: number): Promise<TurnResult 
   const kept = turn.version(turn.wanted() ?? "");
   if (old === undefined || !old.hasMaterial) return null;
   for (const place of turn.credential.places) {
-    if (!place.traits.roles.includes("verifier") || !turn.canProbe(place)) continue;
+    if (!place.traits.roles.includes("verifier") || !turn.can(place.name, "probe")) continue;
     if (place.traits.admits === "issuer" && sameIssuer(old, kept)) continue;
     const notes = turn.notesOf(place.name);
     if (notes.refused.includes(old.id)) continue;

@@ -106,7 +106,7 @@ export function settledByTime(place: PlaceDecl, notes: PlaceNotes, nowMs: number
 
 /** Whether the change is one of what a verifier accepts or of what a holder's users present: only that travels, and is waited for. */
 function travels(place: PlaceDecl, verb: string): boolean {
-  if (verb === "reencrypt" || verb === "endSessions") return false;
+  if (verb === "reencrypt" || verb === "stopReencrypt" || verb === "endSessions") return false;
   return isVerifier(place) || (verb !== "add" && verb !== "remove");
 }
 
@@ -126,6 +126,11 @@ export function afterChange(
     return answered
       ? { ...notes, ours: all, job: ours, maybeJobs: [] }
       : { ...notes, ours: all, maybeJobs: [...new Set([...(notes.maybeJobs ?? []), ours])] };
+  if (ours !== null && verb === "stopReencrypt") {
+    const { job: _, ...rest } = notes;
+    const others = (notes.maybeJobs ?? []).filter((job) => job !== ours);
+    return { ...rest, ours: all, maybeJobs: answered ? others : [...others, ours] };
+  }
   if (ours !== null && verb === "endSessions")
     return answered ? { ...notes, ours: all, ended: [...(notes.ended ?? []), ours] } : { ...notes, ours: all };
   if (!travels(place, verb)) return { ...notes, ours: all };

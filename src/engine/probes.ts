@@ -10,7 +10,7 @@ export async function probeWhatChanged(turn: Turn): Promise<string | null> {
   const version = id === null ? undefined : turn.version(id);
   if (version === undefined || !version.hasMaterial) return null;
   for (const place of turn.credential.places) {
-    if (!place.traits.roles.includes("verifier") || !turn.canProbe(place)) continue;
+    if (!place.traits.roles.includes("verifier") || !turn.can(place.name, "probe")) continue;
     const notes = turn.notesOf(place.name);
     // Nothing of this rotation has changed what is accepted there, so there is nothing to learn.
     if (notes.changedMs === null || notes.accepted.includes(version.id)) continue;

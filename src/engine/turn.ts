@@ -95,7 +95,10 @@ export class Turn {
       seen: this.seen,
       memory: Object.fromEntries(
         this.credential.places.map((place) => {
-          return [place.name, memoryFor(this.notesOf(place.name), this.canProbe(place), this.lastSeen.get(place.name))];
+          return [
+            place.name,
+            memoryFor(this.notesOf(place.name), this.can(place.name, "probe"), this.lastSeen.get(place.name)),
+          ];
         }),
       ),
       nowMs,
@@ -271,11 +274,13 @@ export class Turn {
     return { ...changed, maybe, lateUntilMs, uncertainUntilMs: lateWrites ? lateUntilMs : null };
   }
 
-  canProbe(place: PlaceDecl): boolean {
-    if (place.credential !== undefined) return false;
+  /** Whether the connector of this place has the verb. What stands for another credential has none. */
+  can(place: string, verb: "probe" | "stopReencrypt" | "endSessions"): boolean {
+    if (this.placeOf(place)?.credential !== undefined) return false;
     try {
-      return this.open.place(place.name).connector.probe !== undefined;
+      return this.open.place(place).connector[verb] !== undefined;
     } catch {
+      // A place that cannot be opened says so when it is looked at.
       return false;
     }
   }

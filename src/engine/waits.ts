@@ -8,49 +8,78 @@ import { probePauseMs } from "./probes.ts";
 import { Overtaken } from "./turn.ts";
 import type { Turn, TurnResult } from "./turn.ts";
 
+/** Lays the rotation down until something that goes on by itself should have happened. */
 export async function waitForWorld(
   turn: Turn,
   assembled: Assembled,
   waits: readonly Wait[],
   nowMs: number,
 ): Promise<TurnResult> {
-  const reasons: string[] = [];
-  let wake = Number.POSITIVE_INFINITY;
-  for (const wait of waits) {
-    const name =
-      wait.verifier !== null && (wait.kind === "propagate" || wait.holder === null)
-        ? assembled.topology.verifiers[wait.verifier]!.name
-        : wait.holder !== null
-          ? assembled.topology.holders[wait.holder]!.name
-          : "";
-    const place = turn.placeOf(name);
-    const notes = turn.notesOf(name);
-    const edge = wait.edge === null ? undefined : assembled.topology.edges[wait.edge];
-    const traits = place?.traits;
-    const lengthMs =
-      wait.kind === "propagate"
-        ? (traits?.propagationMs ?? 0)
-        : wait.kind === "refresh"
-          ? (traits?.refreshMs ?? 0)
-          : (edge?.drainMs ?? 0);
-    const version =
-      wait.version === null
-        ? "the old version"
-        : (assembled.topology.versions[wait.version]?.name ?? "the old version");
-    const dueMs = (notes.changedMs ?? nowMs) + lengthMs;
-    const unseen = turn.errors.get(name);
-    reasons.push(unseen === undefined ? waitText(wait.kind, name, version) : `${name} could not be seen: ${unseen}`);
-    // What should have happened by now is looked for again, less and less often.
-    const pollMs = Math.min(300_000, Math.max(1000, (nowMs - (notes.changedMs ?? nowMs)) / 8));
-    wake = Math.min(wake, dueMs > nowMs ? dueMs : nowMs + pollMs);
-    for (const probed of Object.values(notes.probes)) {
-      if (probed.outcome !== "accepted")
-        wake = Math.min(wake, Math.max(nowMs + 250, probed.atMs + probePauseMs(probed.tries)));
-    }
-  }
+  const standing = waits.map((wait) => standingFor(turn, assembled, wait, nowMs));
+  const reasons = [...new Set(standing.map(({ reason }) => reason))];
   if (turn.errors.size > 0) return await unseen(turn, nowMs, reasons);
-  await park(turn, [...new Set(reasons)].join("; "), wake, nowMs);
-  return "parked";
+  return await park(turn, reasons.join("; "), Math.min(...standing.map(({ wakeMs }) => wakeMs)), nowMs);
+}
+
+interface Standing {
+  readonly reason: string;
+  readonly wakeMs: number;
+}
+
+function standingFor(turn: Turn, assembled: Assembled, wait: Wait, nowMs: number): Standing {
+  const { topology } = assembled;
+  const atVerifier = wait.verifier !== null && (wait.kind === "propagate" || wait.holder === null);
+  const name = atVerifier
+    ? topology.verifiers[wait.verifier!]!.name
+    : wait.holder === null
+      ? ""
+      : topology.holders[wait.holder]!.name;
+  const notes = turn.notesOf(name);
+  const unseen = turn.errors.get(name);
+  const version = wait.version === null ? undefined : topology.versions[wait.version]?.name;
+  const left = wait.kind === "reencrypt" ? recordsLeft(turn, assembled, wait) : null;
+  const text = waitText(wait.kind, name, version ?? "the old version") + (left === null ? "" : `: ${left}`);
+  const changedMs = notes.changedMs ?? nowMs;
+  const dueMs = changedMs + lengthOf(turn, assembled, wait, name);
+  // What should have happened by now is looked for again, less and less often. How long a job takes is a guess, and its progress is shown.
+  const pollMs = Math.min(300_000, Math.max(1000, (nowMs - changedMs) / 8));
+  const looked = dueMs <= nowMs || wait.kind === "reencrypt" ? nowMs + pollMs : dueMs;
+  const probes = Object.values(notes.probes).filter(({ outcome }) => outcome !== "accepted");
+  const probed = probes.map(({ atMs, tries }) => Math.max(nowMs + 250, atMs + probePauseMs(tries)));
+  return {
+    reason: unseen === undefined ? text : `${name} could not be seen: ${unseen}`,
+    wakeMs: Math.min(looked, ...probed),
+  };
+}
+
+function lengthOf(turn: Turn, assembled: Assembled, wait: Wait, name: string): number {
+  const traits = turn.placeOf(name)?.traits;
+  if (wait.kind === "propagate") return traits?.propagationMs ?? 0;
+  if (wait.kind === "refresh") return traits?.refreshMs ?? 0;
+  return wait.edge === null ? 0 : (assembled.topology.edges[wait.edge]?.drainMs ?? 0);
+}
+
+/** How many records were still under other versions than the one that the job writes. `null`: nobody counts them. */
+function recordsLeft(turn: Turn, assembled: Assembled, wait: Wait): string | null {
+  const edge = wait.edge === null ? undefined : assembled.topology.edges[wait.edge];
+  if (edge === undefined) return null;
+  const { topology, situation, versionIds } = assembled;
+  const at = topology.edges.filter((other) => other.holder === edge.holder).indexOf(edge);
+  const job = situation.holders[edge.holder]?.job[at];
+  const seen = [topology.verifiers[edge.verifier]!.name, topology.holders[edge.holder]!.name].map(
+    (name) => turn.seen[name],
+  );
+  const observation = seen.find((each) => each?.records !== undefined);
+  if (observation?.records === undefined) return null;
+  const versionOf = (mark: string): string =>
+    observation?.entries.find((entry) => entry.mark === mark)?.version ?? mark;
+  let left = 0;
+  let all = 0;
+  for (const [mark, count] of Object.entries(observation.records)) {
+    all += count;
+    if (job === null || job === undefined || versionOf(mark) !== versionIds[job]) left += count;
+  }
+  return `${left} of ${all} records left`;
 }
 
 export async function blocked(
@@ -134,7 +163,7 @@ function waitText(kind: Wait["kind"], place: string, version: string): string {
     case "drain":
       return `the last use of ${version} from ${place} to be over`;
     case "reencrypt":
-      return `the data of ${place} to be moved away from ${version}`;
+      return `the data of ${place} to be re-encrypted`;
   }
 }
 

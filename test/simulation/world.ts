@@ -204,6 +204,9 @@ export class TrueWorld {
       this.at(this.nowMs + 1000 + this.#lag(edge.drainMs), step);
     }
   }
+  stopReencrypt(verifier: string, target: string): void {
+    for (const edge of this.edges) if (edge.verifier === verifier && edge.job === target) edge.job = null;
+  }
   endSessions(name: string, version: string): void {
     for (const consumer of this.holders.get(name)!.consumers)
       if (consumer.granted === version) {

@@ -58,6 +58,7 @@ type Verb =
   | "issue"
   | "mint"
   | "reencrypt"
+  | "stopReencrypt"
   | "endSessions";
 
 export interface MemoryPlaceOptions {
@@ -74,6 +75,15 @@ export interface MemoryPlaceOptions {
   readonly mute?: boolean;
   /** Only values that carry Keyroll's tag are recognised. */
   readonly tagOnly?: boolean;
+  /** The verifier keeps data: how many records there are under each value, and how a job moves them. */
+  readonly data?: {
+    readonly records: Readonly<Record<string, number>>;
+    /** A job moves so many records after every so many milliseconds. */
+    readonly batch: number;
+    readonly everyMs: number;
+    /** A running job can be stopped. */
+    readonly stops?: boolean;
+  };
 }
 
 interface Stored {
@@ -129,6 +139,8 @@ export class MemoryWorld {
   readonly #presents = new Map<string, readonly string[]>();
   /** Issued versions say which version signed them. */
   signLeaves = false;
+  /** Values that somebody has who should not: wherever one of them gets in, a grant is made under it. */
+  readonly stolen = new Set<string>();
   /** Called before every verb, for tests that act in between. */
   onCall: ((call: Call) => void | Promise<void>) | null = null;
 
@@ -223,6 +235,35 @@ export class MemoryWorld {
       later.run();
     }
     for (const place of this.places.values()) place.settle();
+    this.#grant();
+  }
+
+  /** Whoever has a value, ours or stolen, signs in with it wherever a copy lets it in. The grant stands until it is ended. */
+  #grant(): void {
+    for (const [name, presentsTo] of this.#presents) {
+      const place = this.place(name);
+      if (!place.traits.session) continue;
+      const used = place.copies.flatMap((copy) => place.valueOf(copy.current) ?? []);
+      for (const value of [...used, ...this.stolen])
+        if (presentsTo.some((verifier) => this.place(verifier).letsIn(value))) place.grants.add(markOf(value));
+    }
+  }
+
+  /** Whether somebody who has the value gets in, or still is in. */
+  usable(value: string): boolean {
+    this.settle();
+    return [...this.places.values()].some(
+      (place) => (place.traits.roles.includes("verifier") && place.letsIn(value)) || place.grants.has(markOf(value)),
+    );
+  }
+
+  /** Every consumer of the holders before this verifier writes a record under what it uses. */
+  writeRecords(verifier: string): void {
+    for (const [holder, presentsTo] of this.#presents) {
+      if (!presentsTo.includes(verifier)) continue;
+      for (const { current } of this.place(holder).copies)
+        if (current !== null) this.place(verifier).addRecords(current, 1);
+    }
   }
 
   /** Every consumer presents what it uses to every copy of every verifier: who is refused now? */
@@ -242,6 +283,12 @@ export class MemoryWorld {
         }
       });
     }
+    for (const [name, place] of this.places)
+      for (const mark of place.records.keys())
+        place.copies.forEach((replica, index) => {
+          const readable = replica.set.some((stored) => stored.enabled && stored.mark === mark);
+          if (!readable) found.push({ holder: "data", consumer: 0, verifier: name, replica: index, mark });
+        });
     return found;
   }
 
@@ -388,6 +435,12 @@ export class MemoryPlace {
   current: string | null;
   readonly copies: Copy[];
   etag = 0;
+  /** Records by mark; none of them 0. */
+  readonly records = new Map<string, number>();
+  /** Marks under which somebody is signed in. */
+  readonly grants = new Set<string>();
+  /** The mark to which a job moves the records. */
+  job: string | null = null;
   /** Values that were ever here, by mark: a consumer goes on using what was deleted after it had read it. */
   readonly #ever = new Map<string, string>();
 
@@ -400,6 +453,7 @@ export class MemoryPlace {
     const holder = this.traits.roles.includes("holder");
     this.current = holder ? (this.configured.at(-1)?.mark ?? null) : null;
     for (const stored of this.configured) this.#ever.set(stored.mark, stored.value);
+    for (const [value, count] of Object.entries(options.data?.records ?? {})) this.addRecords(markOf(value), count);
     this.copies = Array.from({ length: options.copies ?? 1 }, () => ({
       set: this.configured,
       current: this.current,
@@ -427,6 +481,37 @@ export class MemoryPlace {
         copy.current = change.current;
       }
     }
+  }
+
+  letsIn(value: string): boolean {
+    return this.copies.some((replica) => replica.set.some((stored) => stored.enabled && stored.value === value));
+  }
+
+  addRecords(mark: string, count: number): void {
+    const sum = (this.records.get(mark) ?? 0) + count;
+    if (sum > 0) this.records.set(mark, sum);
+    else this.records.delete(mark);
+  }
+
+  /** Starts a job in place of the one that runs. Its users write on meanwhile. */
+  startJob(target: string): void {
+    if (this.job === target) return;
+    this.job = target;
+    const { batch, everyMs } = this.options.data!;
+    const step = (): void => {
+      if (this.job !== target) return;
+      this.world.writeRecords(this.name);
+      let room = batch;
+      for (const [mark, count] of this.records) {
+        if (mark === target) continue;
+        const moved = Math.min(room, count);
+        room -= moved;
+        this.addRecords(mark, -moved);
+        this.addRecords(target, moved);
+      }
+      if ([...this.records.keys()].some((mark) => mark !== target)) this.world.at(this.world.now() + everyMs, step);
+    };
+    this.world.at(this.world.now() + everyMs, step);
   }
 
   /** Writes, by whomever: every copy takes it over in its own time, in order. */
@@ -531,6 +616,24 @@ export class MemoryPlace {
         });
       };
     }
+    if (this.options.data !== undefined) {
+      place.reencrypt = async (cx, target) => {
+        const { mark } = await this.#stored(target);
+        await world.call(cx, name, "reencrypt", target, null, () => this.startJob(mark));
+      };
+      if (this.options.data.stops === true)
+        place.stopReencrypt = async (cx, target) => {
+          const { mark } = await this.#stored(target);
+          await world.call(cx, name, "stopReencrypt", target, null, () => {
+            if (this.job === mark) this.job = null;
+          });
+        };
+    }
+    if (this.traits.session)
+      place.endSessions = async (cx, version) => {
+        const { mark } = await this.#stored(version);
+        await world.call(cx, name, "endSessions", version, null, () => void this.grants.delete(mark));
+      };
     if (this.traits.readable) {
       place.adopt = async (cx) =>
         await world.call(cx, name, "adopt", null, null, () =>
@@ -577,6 +680,7 @@ export class MemoryPlace {
     return {
       entries,
       ...(this.traits.roles.includes("holder") ? { current: this.current } : {}),
+      ...(this.options.data === undefined ? {} : { records: Object.fromEntries(this.records) }),
       ...(this.options.seesUse === true ? { inUse: this.world.usedAt(this.name) } : {}),
       etag: String(this.etag),
     };
