@@ -235,6 +235,16 @@ export class Planner {
         if (!left)
           make(actionOf("forget-orphan", version, null, null), (to) => {
             to[at] = noMaterial;
+            // What is issued in its place is another secret, so that "cannot be put back" was said of the lost one only.
+            const items = system.topology.items.reduce(
+              (mask, item, t) => (item.version === version ? mask | bit(t) : mask),
+              0,
+            );
+            for (let a = 0; a < system.verifiers.length; a++) {
+              const place = system.verifierAt + a;
+              const local = system.verifiers[a]!.locals[to[place]!]!;
+              if (local.gone & items) to[place] = system.verifiers[a]!.intern({ ...local, gone: local.gone & ~items });
+            }
             return true;
           });
       } else if (material === noMaterial && has(this.#needed, version) && issuer) {

@@ -87,7 +87,7 @@ export async function loadEstate(path: string, options: LoadOptions): Promise<Lo
     expanded: reading.blot(
       stringify(
         { credentials: Object.fromEntries([...credentials].map(([name, { raw }]) => [name, raw])) },
-        { lineWidth: 0 },
+        { lineWidth: 0, aliasDuplicateObjects: false },
       ),
     ),
     text: reading.blot(files.map((file) => (file === first ? file.text : `\n# ${file.shown}\n${file.text}`)).join("")),

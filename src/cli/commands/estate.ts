@@ -17,7 +17,12 @@ export function registerEstate(cli: Cli): void {
       .option("--stdout", "print it instead"),
     init,
   );
-  cli.does(cli.command("check", "read the estate and say all that is wrong with it, at once"), check);
+  cli.does<{ expand?: boolean }>(
+    cli
+      .command("check", "read the estate and say all that is wrong with it, at once")
+      .option("--expand", "print the credentials as YAML, with every recipe expanded"),
+    check,
+  );
   cli.does(
     cli.command(
       "schema [document]",
@@ -51,8 +56,9 @@ async function init({ session }: Context, options: { stdout?: boolean }): Promis
   session.next("keyroll plan example. It is a model, so nothing is touched.");
 }
 
-async function check({ session, app }: Context): Promise<void> {
-  const { estate, files, notes } = await app.estate();
+async function check({ session, app }: Context, options: { expand?: boolean }): Promise<void> {
+  const { estate, files, notes, expanded } = await app.estate();
+  if (options.expand === true) return await session.document({ expanded }, () => expanded.trimEnd());
   const places = estate.credentials.reduce((sum, each) => sum + each.places.length, 0);
   await session.document(
     {
