@@ -2,6 +2,7 @@
  * Azure Resource Manager: resource groups, resources, vaults, API connections and Automation variables. Reference: the OpenAPI contracts
  * Microsoft.Resources 2024-03-01, Microsoft.Web connections 2016-06-01 and Microsoft.Automation variables 2023-11-01, with their examples.
  */
+import { X509Certificate } from "node:crypto";
 import type { BucketLimit } from "./faults.ts";
 import { replicas } from "./faults.ts";
 import {
@@ -17,8 +18,17 @@ import {
   type LabRequest,
   type Reply,
 } from "./http.ts";
+import { hubHost, readCertificate } from "./iot.ts";
 import { callerOf, isGranted, knownAt, lagging, remember, type Lab, type Service } from "./lab.ts";
-import type { AutomationAccount, Connection, ServicePrincipal, Variable } from "./state.ts";
+import { thumbprint } from "./pki.ts";
+import type {
+  AutomationAccount,
+  CaCertificate,
+  Connection,
+  ProvisioningService,
+  ServicePrincipal,
+  Variable,
+} from "./state.ts";
 
 const audience = "https://management.azure.com";
 /** "Understand how Azure Resource Manager throttles requests": per principal and subscription. */
@@ -154,6 +164,12 @@ export function armService(
       name: each.name,
       location: each.location,
       ...(each.tags ? { tags: each.tags } : {}),
+    })),
+    ...[...lab.state.provisioningServices, ...lab.state.hubs].map((each) => ({
+      group: each.resourceGroup,
+      type: "idScope" in each ? "Microsoft.Devices/provisioningServices" : "Microsoft.Devices/IotHubs",
+      name: each.name,
+      location: each.location,
     })),
     ...lab.state.automationAccounts.map((each) => ({
       group: each.resourceGroup,
@@ -460,6 +476,172 @@ export function armService(
     }
   }
 
+  // Provisioning services and their CA certificates.
+
+  const mostCertificates = 25;
+  const rfc1123 = (ms: number): string => new Date(ms).toUTCString();
+  /** These resources count their versions in short texts; every call that is about one makes it another, reading excepted. */
+  const nextEtag = (): string => lab.ids.bytes(8).toString("base64");
+  const devicesError = (status: number, code: number, message: string): never => {
+    throw new Refusal({ status, body: { code, httpStatusCode: String(status), message } });
+  };
+  function provisioningView(service: ProvisioningService): Json {
+    const host = `localhost:${lab.state.ports[`dps ${service.name}`]}`;
+    return {
+      id: `${groupId(service.resourceGroup)}/providers/Microsoft.Devices/provisioningServices/${service.name}`,
+      name: service.name,
+      type: "Microsoft.Devices/provisioningServices",
+      location: service.location,
+      etag: "AAAAAAAADGk=",
+      tags: {},
+      sku: { name: "S1", tier: "Standard", capacity: 1 },
+      properties: {
+        state: "Active",
+        provisioningState: "Succeeded",
+        iotHubs: service.hubs.map((name) => ({
+          name: hubHost(lab, name),
+          location: service.location,
+          connectionString: "",
+        })),
+        allocationPolicy: "Hashed",
+        serviceOperationsHostName: host,
+        deviceProvisioningHostName: host,
+        idScope: service.idScope,
+        authorizationPolicies: [],
+      },
+    };
+  }
+  function caView(service: ProvisioningService, ca: CaCertificate, more: Json = {}): Json {
+    const certificate = new X509Certificate(ca.certificate);
+    return {
+      properties: {
+        subject: certificate.subject.split("\n").join(", "),
+        expiry: rfc1123(Date.parse(certificate.validTo)),
+        thumbprint: thumbprint(certificate),
+        isVerified: ca.isVerified,
+        created: rfc1123(ca.createdMs),
+        updated: rfc1123(ca.changedMs),
+        certificate: null,
+        ...more,
+      },
+      id: `${groupId(service.resourceGroup)}/providers/Microsoft.Devices/provisioningServices/${service.name}/certificates/${ca.name}`,
+      name: ca.name,
+      type: "Microsoft.Devices/ProvisioningServices/Certificates",
+      etag: ca.etag,
+    };
+  }
+  function provisioning(
+    request: LabRequest,
+    who: ServicePrincipal,
+    group: string,
+    name: string | undefined,
+    rest: readonly string[],
+  ): Reply {
+    const inGroup = lab.state.provisioningServices.filter((each) => same(each.resourceGroup, group));
+    const type = "Microsoft.Devices/provisioningServices";
+    const scope = `${groupId(group)}/providers/${type}${name === undefined ? "" : `/${name}`}`;
+    if (name === undefined) {
+      need(who, `${type}/Read`, scope);
+      return listReply(request, inGroup.map(provisioningView));
+    }
+    const service = inGroup.find((each) => same(each.name, name));
+    if (service === undefined) {
+      need(who, `${type}/Read`, scope);
+      return refuse(
+        404,
+        "ResourceNotFound",
+        `The Resource '${type}/${name}' under resource group '${group}' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix`,
+      );
+    }
+    const [collection, caName, verb] = rest;
+    if (collection === undefined) {
+      if (request.method !== "GET")
+        return refuse(405, "MethodNotAllowed", `The HTTP method '${request.method}' is not supported here.`);
+      need(who, `${type}/Read`, scope);
+      return { status: 200, body: provisioningView(service) };
+    }
+    if (!same(collection, "certificates")) return refuse(404, "NotFound", "The resource was not found.");
+    const writes = request.method === "PUT" || request.method === "POST";
+    need(who, `${type}/certificates/${request.method === "DELETE" ? "Delete" : writes ? "Write" : "Read"}`, scope);
+    if (caName === undefined)
+      return { status: 200, body: { value: Object.values(service.certificates).map((each) => caView(service, each)) } };
+    const found = service.certificates[caName];
+    const match = request.headers["if-match"];
+    const present = (): CaCertificate => {
+      const ca = found ?? devicesError(404, 404_002, `The certificate ${caName} was not found.`);
+      if (request.method !== "GET" && match === undefined)
+        devicesError(400, 400_043, "The header If-Match is required.");
+      if (request.method !== "GET" && match !== "*" && match !== ca.etag)
+        devicesError(412, 412_001, "The certificate was changed since it was read: the If-Match condition failed.");
+      return ca;
+    };
+    const touched = (ca: CaCertificate): CaCertificate => {
+      ca.etag = nextEtag();
+      ca.changedMs = lab.now();
+      lab.changed();
+      return ca;
+    };
+    switch (`${request.method} ${verb?.toLowerCase() ?? ""}`) {
+      case "GET ":
+        return { status: 200, body: caView(service, present()) };
+      case "PUT ": {
+        if (found !== undefined) present();
+        else if (Object.keys(service.certificates).length >= mostCertificates)
+          devicesError(400, 400_302, `There may be at most ${mostCertificates} certificates.`);
+        const properties = body(request)["properties"];
+        const fields: Json = isRecord(properties) ? properties : {};
+        const certificate =
+          readCertificate(text(fields["certificate"]) ?? "") ??
+          devicesError(400, 400_044, "The certificate cannot be read.");
+        if (!certificate.ca) devicesError(400, 400_045, "The certificate is not that of a CA.");
+        const now = lab.now();
+        const ca: CaCertificate = {
+          name: caName,
+          certificate: certificate.toString(),
+          isVerified: fields["isVerified"] === true,
+          etag: nextEtag(),
+          createdMs: found?.createdMs ?? now,
+          changedMs: now,
+        };
+        service.certificates[caName] = ca;
+        lab.changed();
+        return { status: 200, body: caView(service, ca) };
+      }
+      case "POST generateverificationcode": {
+        const ca = present();
+        ca.code = lab.ids.hex(48).toUpperCase();
+        touched(ca);
+        return { status: 200, body: caView(service, ca, { verificationCode: ca.code }) };
+      }
+      case "POST verify": {
+        const ca = present();
+        const proof =
+          readCertificate(text(body(request)["certificate"]) ?? "") ??
+          devicesError(400, 400_044, "The certificate cannot be read.");
+        const signedByIt = proof.verify(new X509Certificate(ca.certificate).publicKey);
+        const named = ca.code !== undefined && new RegExp(`(^|\n)CN=${ca.code}($|\n)`).test(proof.subject);
+        if (!signedByIt || !named)
+          devicesError(
+            400,
+            400_046,
+            "The proof of possession failed: it must be signed by the certificate and have the verification code as its common name.",
+          );
+        ca.isVerified = true;
+        delete ca.code;
+        return { status: 200, body: caView(service, touched(ca)) };
+      }
+      case "DELETE ": {
+        if (found === undefined) return { status: 204 };
+        present();
+        delete service.certificates[caName];
+        lab.changed();
+        return { status: 200 };
+      }
+      default:
+        return refuse(405, "MethodNotAllowed", `The HTTP method '${request.method}' is not supported here.`);
+    }
+  }
+
   function vaultView(name: string, group: string): Json {
     const vault =
       lab.state.vaults.find((each) => same(each.name, name) && same(each.resourceGroup, group)) ??
@@ -562,6 +744,8 @@ export function armService(
         if (name !== undefined && more[0]?.toLowerCase() === "variables")
           return variables(request, who, group, name, more[1]);
         break;
+      case "microsoft.devices/provisioningservices":
+        return provisioning(request, who, group, name, more);
       case "microsoft.keyvault/vaults":
         if (get) {
           need(

@@ -1,6 +1,7 @@
 /** What the tenant holds when it is new: Keyroll's own principal, and the systems of the founding cases some weeks before their credentials expire. */
 import { X509Certificate, createPrivateKey } from "node:crypto";
 import { seconds } from "./http.ts";
+import { infoOf } from "./iot.ts";
 import { makeCertificate, makeEcKey, makeRsaKey, pkcs8, thumbprint } from "./pki.ts";
 import { randomFrom, type Random } from "./random.ts";
 import type {
@@ -9,13 +10,15 @@ import type {
   Connection,
   Key,
   Password,
+  ProvisioningService,
   ServicePrincipal,
   TenantState,
   Vault,
 } from "./state.ts";
 
-export const foundingCases = ["connected-spaces", "provision-assist"] as const;
+export const foundingCases = ["connected-spaces", "provision-assist", "iot"] as const;
 export type FoundingCase = (typeof foundingCases)[number];
+export const usualCases: readonly FoundingCase[] = ["connected-spaces", "provision-assist"];
 
 const dayMs = 86_400_000;
 const yearMs = 365 * dayMs;
@@ -142,6 +145,9 @@ export async function newState(seed: string, cases: readonly FoundingCase[], now
     vaults: [],
     connections: [],
     automationAccounts: [],
+    provisioningServices: [],
+    hubs: [],
+    devices: [],
     cases: {},
   };
   const own = (app: Application): void => void app.owners.push(operator.principal.id);
@@ -341,5 +347,109 @@ export async function newState(seed: string, cases: readonly FoundingCase[], now
       connections: state.connections.map((each) => each.name),
     };
   }
+  if (cases.includes("iot")) await addDevices(state, random, nowMs);
   return state;
+}
+
+/** A root, an intermediate below it whose devices are let in as a group, and two devices with entries of their own. */
+async function addDevices(state: TenantState, random: Random, nowMs: number): Promise<void> {
+  const resourceGroup = "rg-iot";
+  const suffix = random.hex(6);
+  const [rootKey, intermediateKey] = await Promise.all([makeEcKey(), makeEcKey()]);
+  const root = {
+    certificate: await makeCertificate({
+      subject: "CN=Contoso Device Root",
+      key: rootKey,
+      ca: true,
+      notBeforeMs: nowMs - yearMs,
+      notAfterMs: nowMs + 60 * dayMs,
+    }),
+    key: pkcs8(rootKey),
+  };
+  const intermediate = {
+    certificate: await makeCertificate({
+      subject: "CN=Contoso Device Intermediate",
+      key: intermediateKey,
+      ca: true,
+      signer: root,
+      notBeforeMs: nowMs - yearMs,
+      notAfterMs: nowMs + 45 * dayMs,
+    }),
+    key: pkcs8(intermediateKey),
+  };
+  const etag = (): string => `"${random.hex(8)}-0000-0700-0000-${random.hex(12)}"`;
+  const kept = { etag: etag(), createdMs: nowMs - yearMs, changedMs: nowMs - yearMs };
+  const defaults = {
+    capabilities: { iotEdge: false },
+    provisioningStatus: "enabled",
+    reprovisionPolicy: { updateHubAssignment: true, migrateDeviceData: true },
+    allocationPolicy: "hashed",
+  };
+  const service: ProvisioningService = {
+    name: `dps-${suffix}`,
+    resourceGroup,
+    location,
+    idScope: `0ne${random.text(8, "0123456789ABCDEF")}`,
+    enrollments: {},
+    groups: {
+      fleet: {
+        id: "fleet",
+        body: {
+          ...defaults,
+          enrollmentGroupId: "fleet",
+          attestation: { type: "x509", x509: { signingCertificates: { primary: withInfo(intermediate.certificate) } } },
+          initialTwin: { tags: { site: "utrecht" }, properties: { desired: { interval: 60 } } },
+        },
+        ...kept,
+      },
+    },
+    registrations: {},
+    certificates: {
+      root: {
+        name: "root",
+        certificate: root.certificate,
+        isVerified: true,
+        ...kept,
+        etag: random.bytes(8).toString("base64"),
+      },
+    },
+    hubs: [`hub-${suffix}`],
+  };
+  for (const [index, registrationId] of ["device-01", "device-02", "press-01", "press-02"].entries()) {
+    const key = await makeEcKey();
+    const grouped = index < 2;
+    const leaf = await makeCertificate({
+      subject: `CN=${registrationId}`,
+      key,
+      signer: intermediate,
+      extendedKeyUsages: ["1.3.6.1.5.5.7.3.2"],
+      notBeforeMs: nowMs - 30 * dayMs,
+      notAfterMs: nowMs + 30 * dayMs,
+    });
+    state.devices.push({
+      registrationId,
+      service: service.name,
+      key: pkcs8(key),
+      chain: [leaf, intermediate.certificate],
+    });
+    if (grouped) continue;
+    service.enrollments[registrationId] = {
+      id: registrationId,
+      body: {
+        ...defaults,
+        registrationId,
+        attestation: { type: "x509", x509: { clientCertificates: { primary: withInfo(leaf) } } },
+        initialTwin: { tags: { line: index }, properties: { desired: { interval: 60 } } },
+      },
+      ...kept,
+      etag: etag(),
+    };
+  }
+  state.resourceGroups.push({ name: resourceGroup, location });
+  state.provisioningServices.push(service);
+  state.hubs.push({ name: service.hubs[0]!, resourceGroup, location, devices: {} });
+  state.cases.iot = { service: service.name, hub: service.hubs[0]!, root, intermediate };
+}
+function withInfo(pem: string): { certificate: string; info: ReturnType<typeof infoOf> } {
+  return { certificate: pem, info: infoOf(new X509Certificate(pem)) };
 }

@@ -1,4 +1,5 @@
 /** What the lab's services see of a request and what they answer. */
+import type { X509Certificate } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 
 export interface LabRequest {
@@ -14,6 +15,8 @@ export interface LabRequest {
   readonly headers: IncomingHttpHeaders;
   readonly body: string;
   readonly requestId: string;
+  /** What the client showed in the TLS handshake, leaf first; the handshake proves that it has the leaf's key, and nothing about the chain. */
+  readonly peer: readonly X509Certificate[];
 }
 
 export interface Reply {

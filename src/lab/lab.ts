@@ -17,6 +17,8 @@ export interface Lab {
   origin(): string;
   vaultUrl(vault: Vault): string;
   vaultAt(port: number): Vault | undefined;
+  /** What listens there: `main`, `vault NAME`, `dps NAME`, `hub NAME`. */
+  listenerAt(port: number): string | undefined;
   /** A permission that was taken away from Keyroll's own principal. */
   denied(permission: string): boolean;
   /** Must be called after every change, so that it is kept. */

@@ -2,11 +2,15 @@
  * The systems that hold the credentials and use them, on plain HTTPS: they know nothing of Keyroll, and only count. A credential's version is named by
  * the first 8 hex digits of a secret's SHA-256, or by a certificate's thumbprint.
  */
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createHash, createPrivateKey, randomUUID, sign, X509Certificate } from "node:crypto";
 import { Agent, request } from "node:https";
 import { fingerprint, type Lab } from "./lab.ts";
 import { readPem, readPfx, thumbprint, type Parsed } from "./pki.ts";
 import { isRecord, seconds, text } from "./http.ts";
+import type { Device } from "./state.ts";
 
 export interface VersionCounts {
   accepted: number;
@@ -44,7 +48,8 @@ interface Answer {
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-export function startPresenters(lab: Lab): Presenters {
+/** `folder`: devices keep key and certificates in `devices/ID.pem` below it, and read them before each use. Absent: they keep them in memory. */
+export function startPresenters(lab: Lab, folder: string | undefined): Presenters {
   const agent = new Agent({ ca: lab.state.ca.certificate, keepAlive: true });
   const counters = new Map<
     string,
@@ -82,9 +87,13 @@ export function startPresenters(lab: Lab): Presenters {
     url: string,
     headers: Record<string, string>,
     body?: string,
+    identity?: { readonly key: string; readonly cert: string },
   ): Promise<Answer | null> {
+    // A certificate of the client's own belongs to one connection.
+    const how =
+      identity === undefined ? { agent } : { agent: false as const, ca: lab.state.ca.certificate, ...identity };
     return await new Promise((resolve) => {
-      const sent = request(url, { method, headers, agent, signal: over.signal, timeout: 10_000 }, (incoming) => {
+      const sent = request(url, { method, headers, ...how, signal: over.signal, timeout: 10_000 }, (incoming) => {
         const chunks: Buffer[] = [];
         incoming.on("data", (chunk: Buffer) => chunks.push(chunk));
         incoming.on("error", () => resolve(null));
@@ -103,6 +112,21 @@ export function startPresenters(lab: Lab): Presenters {
       sent.on("error", () => resolve(null));
       sent.end(body);
     });
+  }
+  /** Ends early, and quietly, with the lab. */
+  const pause = async (ms: number): Promise<void> => {
+    await sleep(ms, undefined, { signal: over.signal }).catch(() => undefined);
+  };
+  async function heldIn(file: string, device: Device): Promise<string> {
+    try {
+      return await readFile(file, "utf8");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+    const first = `${device.key}${device.chain.join("")}`;
+    await mkdir(path.dirname(file), { recursive: true, mode: 0o700 });
+    await writeFile(file, first, { mode: 0o600, flag: "wx" });
+    return first;
   }
   const tokenUrl = (): string => `${lab.origin()}/${lab.state.tenantId}/oauth2/v2.0/token`;
   async function tokenWith(fields: Record<string, string>, resource: string): Promise<Answer | null> {
@@ -266,7 +290,74 @@ export function startPresenters(lab: Lab): Presenters {
     });
   }
 
+  /** A thing with a certificate: connects to its hub each minute, and provisions itself anew when it is refused there. */
+  function startThing(device: Device): void {
+    const { registrationId } = device;
+    const service = lab.state.provisioningServices.find((each) => each.name === device.service);
+    if (service === undefined) return;
+    const what = `Device ${registrationId}, connects to its hub and provisions itself anew when refused`;
+    const name = `thing ${registrationId}`;
+    const file = folder === undefined ? undefined : path.join(folder, "devices", `${registrationId}.pem`);
+    let hub: string | undefined;
+    every(useMs, async () => {
+      const identity = file === undefined ? `${device.key}${device.chain.join("")}` : await heldIn(file, device);
+      const parsed = readPem(identity);
+      if (parsed === null) return unread(name, what, "key and certificate do not fit");
+      const credentials = {
+        key: parsed.key.export({ type: "pkcs8", format: "pem" }).toString(),
+        cert: parsed.certificates.map(String).join(""),
+      };
+      const version = thumbprint(parsed.certificates[0]!);
+      const send = async (): Promise<Answer | null> =>
+        hub === undefined
+          ? null
+          : await call(
+              "POST",
+              `https://${hub}/devices/${registrationId}/messages/events?api-version=2020-03-13`,
+              {},
+              "{}",
+              credentials,
+            );
+      const accepted = async (): Promise<boolean> => {
+        const answer = await send();
+        const done = answer?.status === 204;
+        if (answer?.status === 401) unread(name, what, "refused by the hub, provisions itself anew");
+        if (done) count(name, what, version, { status: 200, body: {} });
+        return done;
+      };
+      if (await accepted()) return;
+      const base = `https://localhost:${lab.state.ports[`dps ${service.name}`]}/${service.idScope}/registrations/${registrationId}`;
+      const query = "api-version=2021-06-01";
+      const begun = await call(
+        "PUT",
+        `${base}/register?${query}`,
+        { "content-type": "application/json" },
+        JSON.stringify({ registrationId }),
+        credentials,
+      );
+      if (begun?.status !== 202) return count(name, what, version, begun);
+      for (let attempt = 0; attempt < 20 && !over.signal.aborted; attempt++) {
+        await pause(Math.max(shortestMs, lab.span(3_000)));
+        const polled = await call(
+          "GET",
+          `${base}/operations/${text(begun.body["operationId"])}?${query}`,
+          {},
+          undefined,
+          credentials,
+        );
+        if (polled === null || polled.status === 202) continue;
+        const state = polled.body["registrationState"];
+        if (polled.body["status"] !== "assigned") return count(name, what, version, { status: 401, body: polled.body });
+        hub = isRecord(state) ? text(state["assignedHub"]) : undefined;
+        break;
+      }
+      // Refused although it was assigned: the hub was not told of the certificate.
+      if (!(await accepted())) count(name, what, version, { status: 401, body: {} });
+    });
+  }
+
   const { connectedSpaces, provisionAssist } = lab.state.cases;
+  for (const device of lab.state.devices) startThing(device);
   if (connectedSpaces) startDevice(connectedSpaces);
   if (provisionAssist) {
     for (const name of provisionAssist.connections) startLogicApp(name);

@@ -144,6 +144,70 @@ export interface AutomationAccount {
   location: string;
   variables: Record<string, Variable>;
 }
+/** An entry of the provisioning service, individual or group: the object as it was put, and what the service keeps beside it. */
+export interface Enrollment {
+  id: string;
+  body: Record<string, unknown>;
+  etag: string;
+  createdMs: number;
+  changedMs: number;
+}
+export interface Registration {
+  id: string;
+  group?: string;
+  hub: string;
+  substatus: "initialAssignment" | "reprovisionedToInitialAssignment";
+  etag: string;
+  createdMs: number;
+  changedMs: number;
+}
+export interface CaCertificate {
+  name: string;
+  /** PEM. */
+  certificate: string;
+  isVerified: boolean;
+  code?: string;
+  etag: string;
+  createdMs: number;
+  changedMs: number;
+}
+export interface ProvisioningService {
+  name: string;
+  resourceGroup: string;
+  location: string;
+  idScope: string;
+  enrollments: Record<string, Enrollment>;
+  groups: Record<string, Enrollment>;
+  registrations: Record<string, Registration>;
+  certificates: Record<string, CaCertificate>;
+  /** Names of the hubs that devices are assigned to. */
+  hubs: string[];
+}
+export interface HubDevice {
+  deviceId: string;
+  generationId: string;
+  etag: string;
+  status: "enabled" | "disabled";
+  statusReason: string | null;
+  /** SHA-1, upper-case hex; null: none. */
+  primary: string | null;
+  secondary: string | null;
+  lastActivityMs: number;
+}
+export interface IotHub {
+  name: string;
+  resourceGroup: string;
+  location: string;
+  devices: Record<string, HubDevice>;
+}
+/** A thing out there: its key and its certificate with what stands above it, in PEM. */
+export interface Device {
+  registrationId: string;
+  service: string;
+  key: string;
+  chain: string[];
+}
+
 export interface ResourceGroup {
   name: string;
   location: string;
@@ -174,9 +238,18 @@ export interface TenantState {
   vaults: Vault[];
   connections: Connection[];
   automationAccounts: AutomationAccount[];
+  provisioningServices: ProvisioningService[];
+  hubs: IotHub[];
+  devices: Device[];
   /** Who stands in for the systems of the founding cases. */
   cases: {
     connectedSpaces?: { vault: string; appId: string; deviceAppId: string; deviceSecret: string };
+    iot?: {
+      service: string;
+      hub: string;
+      root: { certificate: string; key: string };
+      intermediate: { certificate: string; key: string };
+    };
     provisionAssist?: { vault: string; appId: string; automationAccount: string; connections: string[] };
   };
 }

@@ -3,23 +3,25 @@
  * listener serves sign-in, Graph and Resource Manager, told apart by their paths; each vault has a listener to itself, because a vault is a host to its
  * clients. docs/lab.md says where the emulation is known to differ from the service.
  */
-import { randomUUID } from "node:crypto";
+import { randomUUID, X509Certificate } from "node:crypto";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
+import type { DetailedPeerCertificate, TLSSocket } from "node:tls";
 import { armService } from "./arm.ts";
 import { faultsOf, Limiter, mishapOf, type FaultProfile, type Faults, type Mishap } from "./faults.ts";
-import { foundingCases, newState, type FoundingCase } from "./founding.ts";
+import { newState, usualCases, type FoundingCase } from "./founding.ts";
 import { graphService, keyThumbprint } from "./graph.ts";
 import { isoSeconds, Refusal, type LabRequest, type Reply } from "./http.ts";
 import { fingerprint, matches, type Lab, type Service } from "./lab.ts";
+import { hubHost, hubService, provisioningService } from "./iot.ts";
 import { loginService } from "./login.ts";
 import { thumbprint } from "./pki.ts";
 import { startPresenters, type PresenterCounts, type Presenters } from "./presenters.ts";
 import { randomFrom } from "./random.ts";
-import type { TenantState } from "./state.ts";
+import type { Device, TenantState } from "./state.ts";
 import { latest, leafOf, vaultService } from "./vault.ts";
 
 export interface TenantOptions {
@@ -35,6 +37,7 @@ export interface TenantOptions {
   readonly deny?: readonly string[];
   /** Keeps the state in `tenant.json` below it, readable by its owner only; a tenant that is there already goes on. Absent: in memory. */
   readonly folder?: string;
+  /** Default: Connected Spaces and Provision Assist. */
   readonly cases?: readonly FoundingCase[];
   /** Start the systems that use the credentials and count. */
   readonly presenters?: boolean;
@@ -83,6 +86,9 @@ export interface Tenant {
   readonly url: string;
   /** Vault name to its URL. */
   readonly vaults: Readonly<Record<string, string>>;
+  /** Name to URL: of provisioning services (for administrators and for devices), and of IoT hubs. */
+  readonly provisioning: Readonly<Record<string, string>>;
+  readonly hubs: Readonly<Record<string, string>>;
   readonly tenantId: string;
   readonly subscriptionId: string;
   /** The principal that Keyroll signs in as. */
@@ -95,6 +101,8 @@ export interface Tenant {
   readonly cases: TenantState["cases"];
   readonly seed: string;
   inspect(): Inspection;
+  /** What the devices hold in memory, keys included; with a folder they hold what is in their files. */
+  inspectDevices(): { readonly idScope: string | undefined; readonly devices: readonly Device[] };
   /** The requests so far, the oldest first; a few thousand at most. */
   served(): readonly Served[];
   /** Changes the state behind everybody's back, as another administrator would. */
@@ -116,7 +124,7 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
   if (!(speed >= 1 && speed <= 100_000)) throw new RangeError(`speed must be between 1 and 100000, and is ${speed}`);
   const state =
     (await readState(options.folder)) ??
-    (await newState(String(options.seed ?? 1), options.cases ?? foundingCases, now()));
+    (await newState(String(options.seed ?? 1), options.cases ?? usualCases, now()));
   // Each start goes on with dice of its own, so that a restart does not hand out the same identifiers again.
   const startMs = options.folder === undefined ? 0 : now();
   let faults = faultsOf(options.faults);
@@ -138,6 +146,7 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
     origin: () => `https://localhost:${state.ports["main"]}`,
     vaultUrl: (vault) => `https://localhost:${state.ports[`vault ${vault.name}`]}`,
     vaultAt: (port) => state.vaults.find((each) => portNames.get(port) === `vault ${each.name}`),
+    listenerAt: (port) => portNames.get(port),
     denied: (permission) => denied.some((each) => matches(each, permission)),
     changed() {
       if (dirty || options.folder === undefined) return;
@@ -163,11 +172,15 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
   const graph = graphService(lab, limiter);
   const arm = armService(lab, limiter);
   const vault = vaultService(lab, limiter);
+  const dps = provisioningService(lab, limiter);
+  const hub = hubService(lab, limiter);
   const counts = new Map<string, number>();
   const served: Served[] = [];
 
   function serviceOf(request: LabRequest): Service {
-    if (portNames.get(request.port)?.startsWith("vault ")) return vault;
+    const kind = portNames.get(request.port)?.split(" ")[0];
+    const own = { vault, dps, hub }[kind ?? ""];
+    if (own !== undefined) return own;
     const first = request.segments[0]?.toLowerCase();
     if (first === "v1.0" || first === "beta") return graph;
     if (first === "subscriptions" || first === "providers") return arm;
@@ -223,7 +236,13 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
   }
 
   async function listen(name: string): Promise<void> {
-    const server = createServer({ key: state.server.key, cert: state.server.certificate, minVersion: "TLSv1.2" });
+    const server = createServer({
+      key: state.server.key,
+      cert: state.server.certificate,
+      minVersion: "TLSv1.2",
+      // Devices show certificates of their own makers; whether one is good is for the service to say, in its own words.
+      ...(/^(dps|hub) /.test(name) ? { requestCert: true, rejectUnauthorized: false } : {}),
+    });
     let port = await openPort(server, state.ports[name] ?? 0).catch(() => openPort(server, 0));
     server.on("request", (incoming, outgoing) => {
       answer(incoming, outgoing, port).catch((error: unknown) => {
@@ -242,13 +261,19 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
 
   await listen("main");
   for (const each of state.vaults) await listen(`vault ${each.name}`);
+  for (const each of state.provisioningServices) await listen(`dps ${each.name}`);
+  for (const each of state.hubs) await listen(`hub ${each.name}`);
   lab.changed();
-  const presenters: Presenters | null = options.presenters === true ? startPresenters(lab) : null;
+  const presenters: Presenters | null = options.presenters === true ? startPresenters(lab, options.folder) : null;
 
   return {
     ca: state.ca.certificate,
     url: lab.origin(),
     vaults: Object.fromEntries(state.vaults.map((each) => [each.name, lab.vaultUrl(each)])),
+    provisioning: Object.fromEntries(
+      state.provisioningServices.map((each) => [each.name, `https://localhost:${state.ports[`dps ${each.name}`]}`]),
+    ),
+    hubs: Object.fromEntries(state.hubs.map((each) => [each.name, `https://${hubHost(lab, each.name)}`])),
     tenantId: state.tenantId,
     subscriptionId: state.subscriptionId,
     operator: state.operator,
@@ -309,6 +334,10 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
       ),
       presenters: presenters?.counts() ?? {},
       requests: Object.fromEntries([...counts].sort(([a], [b]) => (a < b ? -1 : 1))),
+    }),
+    inspectDevices: () => ({
+      idScope: state.provisioningServices[0]?.idScope,
+      devices: structuredClone(state.devices),
     }),
     served: () => [...served],
     meddle(change) {
@@ -407,5 +436,17 @@ async function readRequest(incoming: IncomingMessage, port: number): Promise<Lab
     headers: incoming.headers,
     body: Buffer.concat(chunks).toString("utf8"),
     requestId: randomUUID(),
+    peer: peerOf(incoming.socket as TLSSocket),
   };
+}
+
+function peerOf(socket: TLSSocket): X509Certificate[] {
+  const chain: X509Certificate[] = [];
+  let next: DetailedPeerCertificate | undefined = socket.getPeerCertificate(true);
+  // A root is its own issuer.
+  while (next?.raw !== undefined && !chain.some((each) => each.raw.equals(next!.raw))) {
+    chain.push(new X509Certificate(next.raw));
+    next = next.issuerCertificate;
+  }
+  return chain;
 }

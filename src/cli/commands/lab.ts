@@ -31,6 +31,7 @@ export function registerLab(cli: Cli): void {
 
 async function runLab({ session, app }: Context, options: LabOptions): Promise<void> {
   const { faultProfiles } = await import("../../lab/faults.ts");
+  const { foundingCases } = await import("../../lab/founding.ts");
   const { startTenant } = await import("../../lab/tenant.ts");
   const profiles = Object.keys(faultProfiles) as (keyof typeof faultProfiles)[];
   const faults = profiles.find((each) => each === options.faults);
@@ -43,6 +44,7 @@ async function runLab({ session, app }: Context, options: LabOptions): Promise<v
     faults,
     deny: options.deny?.split(",").map((each) => each.trim()) ?? [],
     presenters: options.presenters,
+    cases: foundingCases,
     now: () => app.now(),
     ...(folder === undefined ? {} : { folder }),
   });
@@ -78,6 +80,8 @@ function describe(tenant: Tenant) {
   return {
     url: tenant.url,
     vaults: tenant.vaults,
+    provisioning: tenant.provisioning,
+    hubs: tenant.hubs,
     tenantId: tenant.tenantId,
     subscriptionId: tenant.subscriptionId,
     clientId: tenant.operator.clientId,
@@ -96,6 +100,8 @@ function text(tenant: Tenant, folder: string | undefined): string {
   const lines: [string, string][] = [
     ["Sign-in, Graph, Resource Manager", tenant.url],
     ...Object.entries(tenant.vaults).map(([name, url]): [string, string] => [`Vault ${name}`, url]),
+    ...Object.entries(tenant.provisioning).map(([name, url]): [string, string] => [`Device provisioning ${name}`, url]),
+    ...Object.entries(tenant.hubs).map(([name, url]): [string, string] => [`IoT hub ${name}`, url]),
     ["Tenant", tenant.tenantId],
     ["Subscription", tenant.subscriptionId],
     ["Operator (client id)", tenant.operator.clientId],
