@@ -104,7 +104,11 @@ function wide(places: number): Case {
   };
   return {
     topology,
-    start: resting(topology, topology.verifiers.map(() => bit(0)), topology.holders.map(() => 0)),
+    start: resting(
+      topology,
+      topology.verifiers.map(() => bit(0)),
+      topology.holders.map(() => 0),
+    ),
     goal: {
       target: topology.holders.map(() => 1),
       final: topology.verifiers.map(() => bit(1)),
