@@ -290,6 +290,11 @@ export function assemble(input: AssembleInput): Assembled {
         `A place trusts everything that the CA signed, so ${ids.filter((_, v) => kept & bit(v)).join(", ")} stays acceptable there until it expires or its CA revokes it.`,
       );
     compromised &= ~undeniable;
+    const keepers = credential.places.filter((place) => place.traits.session).map((place) => place.name);
+    if (compromised && keepers.length > 0)
+      notes.push(
+        `Sessions under ${ids.filter((_, v) => compromised & bit(v)).join(", ")} are ended at ${keepers.join(", ")} before the breach is over.`,
+      );
   }
   /** What some copy of a verifier may let in. */
   const letsIn = (verifier: number): Mask => {
@@ -325,13 +330,16 @@ export function assemble(input: AssembleInput): Assembled {
     };
     let stored = maskOf((seen?.entries ?? []).flatMap((entry) => (entry.version === undefined ? [] : [entry.version])));
     let current: number | null = null;
+    const doubted = seen?.current === undefined && !traits.readable ? (memory.maybe ?? []) : [];
     // A place that can be read and does not say what is in use is in between (written, and not reloaded): anything it has may be live.
     const between = seen !== null && seen.current === undefined && traits.readable;
     if (between) current = null;
     else if (seen?.current === undefined) {
-      // It cannot be read back: what we last wrote and saw confirmed, else what was there before us.
+      // It cannot be read back: what we last wrote and saw confirmed, else what was there before us. After a write without an answer it may
+      // be either, until a write is confirmed.
       const assumed = memory.wrote ?? rotation.from;
-      if (assumed !== null && ids.includes(assumed)) current = ids.indexOf(assumed);
+      if (doubted.length > 0) stored |= maskOf([...doubted, ...(assumed === null ? [] : [assumed])]);
+      else if (assumed !== null && ids.includes(assumed)) current = ids.indexOf(assumed);
     } else if (seen.current !== null) {
       const id = versionOfMark(place, seen.current);
       current = ids.indexOf(id ?? unknownAt(place.name));
@@ -349,7 +357,7 @@ export function assemble(input: AssembleInput): Assembled {
     addLives(maskOf((seen?.inUse ?? []).flatMap((mark) => versionOfMark(place, mark) ?? [])));
     addLives(maskOf(watched));
     // A process that was not seen may present whatever its store has.
-    if (!input.seen[place.name] || between)
+    if (!input.seen[place.name] || between || doubted.length > 0)
       addLives(stored | maskOf([...memory.presented, ...(rotation.from === null ? [] : [rotation.from])]));
 
     // And what was seen last may be older than our own last write.

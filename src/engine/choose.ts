@@ -5,7 +5,7 @@ import { preferred } from "../core/plan.ts";
 import type { SafetyVerdict } from "../core/plan.ts";
 import type { Phase } from "../core/place.ts";
 import type { Json } from "../store/store.ts";
-import { doubtAbout, hindranceTo } from "./hindrance.ts";
+import { hindranceTo } from "./hindrance.ts";
 import type { Hindrance } from "./hindrance.ts";
 import { checkTasks, leftToOthers } from "./tasks.ts";
 import type { Turn, TurnResult } from "./turn.ts";
@@ -41,9 +41,7 @@ export async function choose(
     const hindrance =
       place === undefined
         ? null
-        : (hindranceTo(turn, effect, place, nowMs) ??
-          doubtAbout(turn, effect, place) ??
-          (await leftToOthers(turn, effect, place, nowMs)));
+        : (hindranceTo(turn, effect, place, nowMs) ?? (await leftToOthers(turn, effect, place, nowMs)));
     if (typeof hindrance === "string") return await halt(turn, hindrance);
     if (hindrance !== null) waits.push(hindrance);
     else if (lateRequestIsOver(turn, effect)) return await lookAgain(turn);

@@ -1,5 +1,7 @@
 /** The end: everything as it should be, the old version seen refused, and the secrets that are of no use any more destroyed. */
 import type { VersionRecord } from "../core/assemble.ts";
+import { actionOf } from "../core/system.ts";
+import { perform } from "./effects.ts";
 import { settledByTime } from "./memory.ts";
 import { probe } from "./observe.ts";
 import { probePauseMs, recordProbe } from "./probes.ts";
@@ -27,6 +29,8 @@ export async function finish(turn: Turn, nowMs: number): Promise<TurnResult | "l
   const settledAtMs = issuersSettleAtMs(turn, nowMs);
   if (turn.row.mode === "breach" && settledAtMs !== null)
     return await park(turn, "the removal to have reached every copy", settledAtMs, nowMs);
+  const sessions = await endSessionsAtVerifiers(turn, nowMs);
+  if (sessions !== null) return sessions;
   const verdict = await oldRefused(turn, nowMs);
   if (verdict !== null) return verdict;
   await checkTasks(turn, []);
@@ -63,6 +67,39 @@ function issuersSettleAtMs(turn: Turn, nowMs: number): number | null {
     return [notes.changedMs! + place.traits.propagationMs];
   });
   return travelling.length === 0 ? null : Math.max(...travelling);
+}
+
+/**
+ * Sessions that a verifier keeps open itself, such as a database's, belong to whoever opened them, and no order depends on them: by now nobody
+ * of ours needs them. So in a breach they are ended at the end. `null`: there is nothing to end any more.
+ */
+async function endSessionsAtVerifiers(turn: Turn, nowMs: number): Promise<TurnResult | "look again" | null> {
+  const version = turn.row.fromVersion;
+  if (turn.row.mode !== "breach" || version === null) return null;
+  for (const place of turn.credential.places) {
+    const { roles, session } = place.traits;
+    if (!session || !roles.includes("verifier") || !turn.can(place.name, "endSessions")) continue;
+    const { ended, retryAtMs, lastFailure } = turn.notesOf(place.name);
+    if (ended?.includes(version) === true) continue;
+    if (retryAtMs !== null && retryAtMs > nowMs)
+      return await park(
+        turn,
+        `sessions under ${version} to be ended at ${place.name}: ${lastFailure ?? ""}`,
+        retryAtMs,
+        nowMs,
+      );
+    const stopped = await perform(turn, {
+      verb: "endSessions",
+      place: place.name,
+      version,
+      action: actionOf("end-sessions", null, null, null),
+      phase: "retire",
+      text: `end what was granted to ${version} at ${place.name}`,
+      human: false,
+    });
+    return stopped === null ? "look again" : await halt(turn, stopped);
+  }
+  return null;
 }
 
 /** Tries the version that must no longer work. `null`: it was refused everywhere where it can be tried. */

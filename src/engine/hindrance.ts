@@ -66,14 +66,3 @@ function otherEndNotSeen(turn: Turn, effect: Effect, place: PlaceDecl, nowMs: nu
   }
   return null;
 }
-
-/** Why only a person can go on: nobody can tell whether what is to be taken away is in use. */
-export function doubtAbout(turn: Turn, effect: Effect, place: PlaceDecl): string | null {
-  if (effect.phase !== "retire") return null;
-  const doubtful = turn.credential.places.find(
-    (at) => at.presentsTo.includes(place.name) && turn.notesOf(at.name).maybe.includes(effect.version),
-  );
-  return doubtful === undefined
-    ? null
-    : `Nobody can tell whether ${effect.version} is in use: a write of it at ${doubtful.name} had no answer, and the place cannot be read. Set the place by hand to what it should be, then resume.`;
-}

@@ -88,13 +88,13 @@ function trustedIn(place: PlaceDecl, observation: Observation | null): string[] 
 }
 
 /** Version ids that a holder was seen to use, as far as they were recognised. `assumed`: where use cannot be read. */
-function usedIn(place: PlaceDecl, observation: Observation | null, assumed: string | null): string[] {
+function usedIn(place: PlaceDecl, observation: Observation | null, assumed: readonly string[]): string[] {
   if (!isHolder(place)) return [];
   const current = observation?.current;
   // A holder whose use cannot be told may be using any entry.
   const used = (observation?.entries ?? []).filter(({ mark }) => current === undefined || current === mark);
   const ids = used.flatMap(({ version }) => (version === undefined ? [] : [version]));
-  return current === undefined && assumed !== null ? [...new Set([assumed, ...ids])] : ids;
+  return current === undefined ? [...new Set([...assumed, ...ids])] : ids;
 }
 
 /** Whether the last change there has reached everybody, by the declared times alone. */
@@ -134,10 +134,12 @@ export function afterChange(
   if (ours !== null && verb === "endSessions")
     return answered ? { ...notes, ours: all, ended: [...(notes.ended ?? []), ours] } : { ...notes, ours: all };
   if (!travels(place, verb)) return { ...notes, ours: all };
+  const wrote = notes.wrote ?? assumed;
+  const unread = wrote === null ? notes.maybe : [wrote, ...notes.maybe];
   return {
     ...notes,
     changedMs: nowMs,
-    ...beforeChange(place, notes, trustedIn(place, last), usedIn(place, last, notes.wrote ?? assumed), nowMs),
+    ...beforeChange(place, notes, trustedIn(place, last), usedIn(place, last, unread), nowMs),
     accepted: [],
     refused: [],
     probes: {},

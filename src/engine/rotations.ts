@@ -178,7 +178,6 @@ export function createRotations(deps: EngineDeps): Rotations {
           repeated: null,
           probes: {},
           refused: [],
-          maybe: [],
         }),
       );
     }

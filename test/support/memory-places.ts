@@ -244,8 +244,9 @@ export class MemoryWorld {
       const place = this.place(name);
       if (!place.traits.session) continue;
       const used = place.copies.flatMap((copy) => place.valueOf(copy.current) ?? []);
+      const doors = place.traits.roles.includes("verifier") ? [name] : presentsTo;
       for (const value of [...used, ...this.stolen])
-        if (presentsTo.some((verifier) => this.place(verifier).letsIn(value))) place.grants.add(markOf(value));
+        if (doors.some((verifier) => this.place(verifier).letsIn(value))) place.grants.add(markOf(value));
     }
   }
 
