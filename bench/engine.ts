@@ -22,7 +22,7 @@ import { openStore } from "../src/store/open.ts";
 import type { Store } from "../src/store/store.ts";
 import { credential } from "../test/support/declare.ts";
 import { MemoryWorld } from "../test/support/memory-places.ts";
-import { openTableWorld } from "../test/survival/workers-suite.ts";
+import { openTableWorld, type TableWorld } from "../test/survival/workers-suite.ts";
 import type { Frame, Sample } from "./frame.ts";
 
 export const name = "engine";
@@ -244,6 +244,11 @@ async function benchParked(frame: Frame): Promise<void> {
   });
 }
 
+async function rotationEnded(world: TableWorld, id: string): Promise<void> {
+  while ((await world.sql(`select 1 from keyroll.rotations where id = '${id}' and ended_at is null`)).length > 0)
+    await sleep(50);
+}
+
 /** CPU time of the process and its children, in ms, from Linux's /proc; elsewhere 0. */
 function cpuOfTree(root: number): number {
   if (process.platform !== "linux") return 0;
@@ -295,6 +300,8 @@ async function benchTakeOver(frame: Frame): Promise<void> {
                where rotation = '${id}' and kind = 'outcome' and payload ->> 'result' = 'unknown' having count(*) > 0`,
             );
             if (row !== undefined) {
+              // Finished as well, so that nothing of it is left for the next one to die on.
+              await rotationEnded(world, id);
               await steady.rest();
               return { takeOverMs: row.at - killedAtMs };
             }
