@@ -14,7 +14,7 @@ import type { OperationName } from "./operations.ts";
 import { overviewOf } from "./overview.ts";
 import { compareKeys, pageOf, parseQuery, readCursor, writeCursor, type Key1 } from "./query.ts";
 import { dueStates, type Contracts, type RotationItem, type Session } from "./schema.ts";
-import type { SignIn } from "./sign-in.ts";
+import { signInLinkOf, type SignIn } from "./sign-in.ts";
 import type { Known, Snapshot, Snapshots } from "./snapshot.ts";
 import * as view from "./views.ts";
 
@@ -666,7 +666,7 @@ export const handlers: { readonly [K in Handled]: Handler<K> } = {
   },
   async makeSignInLink({ services, who, params }) {
     const { code, expiresAtMs } = await services.signIn.invitation(params.person, who!);
-    return { link: `${services.publicUrl}/sign-in#${code}`, expires: view.iso(expiresAtMs) };
+    return { link: signInLinkOf(services.publicUrl, code), expires: view.iso(expiresAtMs) };
   },
   async listTokens({ services, who }) {
     const { store } = await services.app.openStoreOnly();

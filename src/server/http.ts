@@ -24,7 +24,7 @@ import { openMetrics } from "./metrics.ts";
 import { homeBody, openApi, page, plainCss, referencePage, signInBody, signInJs } from "./openapi.ts";
 import { operationNames, operations, type OperationName } from "./operations.ts";
 import { contractOf } from "./schema.ts";
-import { openSignIn, RateLimit } from "./sign-in.ts";
+import { openSignIn, RateLimit, signInLinkOf } from "./sign-in.ts";
 import { openSnapshots } from "./snapshot.ts";
 
 export interface ServerOptions {
@@ -148,9 +148,6 @@ export async function startServer(app: App, options: ServerOptions): Promise<Run
     },
   };
 }
-
-/** The code is behind `#`: browsers never send it, so it stands in no log. */
-export const signInLinkOf = (publicUrl: string, code: string): string => `${publicUrl}/sign-in#${code}`;
 
 const limits = {
   requestTimeout: 60_000,
@@ -509,7 +506,8 @@ function build(services: Services, bound: Bound, events: Events, options: Server
   }
 
   async function takeIn(c: Context<Env>, code: string): Promise<Response> {
-    const waitSeconds = tries.take(addressOf(c));
+    const address = addressOf(c);
+    const waitSeconds = tries.take(address);
     if (waitSeconds > 0)
       throw new Fault(429, "too-many", `Too many tries. Wait ${waitSeconds} seconds.`, {
         headers: { "retry-after": String(waitSeconds) },
@@ -519,6 +517,7 @@ function build(services: Services, bound: Bound, events: Events, options: Server
       throw new Fault(401, "not-signed-in", "The sign-in code is not known, was used already, or is over.", {
         next: "Make a new one with: keyroll sign-in",
       });
+    tries.giveBack(address);
     setCookie(c, done.cookie, Math.floor((done.principal.expiresAtMs - Date.now()) / 1000));
     const value = await sessionOf(services, done.principal);
     checkAnswer("signIn", value);
@@ -640,11 +639,10 @@ const wantsToken = {
 const shownOnce: ReadonlySet<OperationName> = new Set(["createToken", "makeSignInLink"]);
 
 function builtWeb(): string {
-  // From `src/server` the build is in `dist/web`; from `dist/server` it is beside it.
-  const inDist = join(import.meta.dirname, "..", "web");
-  return statSync(inDist, { throwIfNoEntry: false }) === undefined
+  // From its sources the server is in `src/server` and the build in `dist/web`; when built itself, it is in `dist/server`.
+  return import.meta.filename.endsWith(".ts")
     ? join(import.meta.dirname, "..", "..", "dist", "web")
-    : inDist;
+    : join(import.meta.dirname, "..", "web");
 }
 
 function single(search: URLSearchParams): Record<string, string> {
@@ -655,7 +653,8 @@ function single(search: URLSearchParams): Record<string, string> {
       throw new Fault(400, "invalid", `"${key.slice(0, 100)}" is given ${values.length} times.`, {
         errors: [{ path: `query.${key.slice(0, 100)}`, detail: "Give it once." }],
       });
-    Object.defineProperty(found, key, { value: values[0], enumerable: true });
+    // Empty is absent: forms send fields that nobody has filled in.
+    if (values[0] !== "") Object.defineProperty(found, key, { value: values[0], enumerable: true });
   }
   return found;
 }

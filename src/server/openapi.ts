@@ -120,8 +120,8 @@ export function openApi(options: { readonly version: string; readonly publicUrl:
   };
 }
 
-const escape = (text: string): string =>
-  text.replace(/[&<>"']/g, (char) => `&#${char.codePointAt(0)};`).replaceAll(/`([^`]*)`/g, "<code>$1</code>");
+const escape = (text: string): string => text.replace(/[&<>"']/g, (char) => `&#${char.codePointAt(0)};`);
+const prose = (text: string): string => escape(text).replaceAll(/`([^`]*)`/g, "<code>$1</code>");
 
 export function referencePage(document: OpenApi): string {
   const rows = Object.entries(document.paths).flatMap(([path, methods]) =>
@@ -133,7 +133,7 @@ export function referencePage(document: OpenApi): string {
       ];
       const [media, { schema }] = Object.entries(answer.content)[0]!;
       return `<section id="${escape(String(operation["operationId"]))}"><h2><b>${method.toUpperCase()}</b> ${escape(path)}</h2>
-<p>${escape(String(operation["summary"]))}. ${escape(String(operation["description"]))}</p>
+<p>${prose(String(operation["summary"]))}. ${prose(String(operation["description"]))}</p>
 ${parameters.length === 0 ? "" : `<p>Parameters: ${parameters.map((each) => `<code>${escape(each.name)}</code> (${each.in}${each.required ? ", required" : ""})`).join(", ")}</p>`}
 ${body === undefined ? "" : `<details><summary>Body</summary><pre>${escape(JSON.stringify(body.content["application/json"].schema, null, 2))}</pre></details>`}
 <details><summary>Answer, ${escape(media)}</summary><pre>${escape(JSON.stringify(schema, null, 2))}</pre></details></section>`;
@@ -142,7 +142,7 @@ ${body === undefined ? "" : `<details><summary>Body</summary><pre>${escape(JSON.
   return page(
     "API",
     `<h1>Keyroll API ${escape(String(document.info["version"]))}</h1>
-<p>${escape(String(document.info["description"]))} The document for machines is <a href="openapi.json">openapi.json</a>. Errors are RFC 9457 problems. Send an API token as <code>Authorization: Bearer</code>.</p>
+<p>${prose(String(document.info["description"]))} The document for machines is <a href="openapi.json">openapi.json</a>. Errors are RFC 9457 problems. Send an API token as <code>Authorization: Bearer</code>.</p>
 ${rows.join("\n")}`,
     "plain.css",
   );

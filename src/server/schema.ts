@@ -636,6 +636,7 @@ const query = z
   .describe(
     "Words that must occur, and `kind:`, `owner:`, `state:`, `place:`, `system:`, `label:key=value`, `due:<35d`.",
   );
+const words = z.string().max(500).regex(shown).describe("Words that must occur.");
 const named = z.strictObject({ name: givenName });
 const byId = z.strictObject({ id: givenName });
 const byPerson = z.strictObject({ person: givenName });
@@ -713,7 +714,7 @@ export const contracts = {
   listRotations: {
     summary: "Rotations, newest first",
     query: z.strictObject({
-      q: query.optional(),
+      q: words.optional(),
       status: z.enum(["active", "ended", ...rotationStatuses]).optional(),
       credential: givenName.optional(),
       cursor: cursor.optional(),

@@ -186,6 +186,9 @@ export function openSignIn(store: Store, journal: Journal): SignIn {
   };
 }
 
+/** The code is behind `#`: browsers never send it, so it stands in no log. */
+export const signInLinkOf = (publicUrl: string, code: string): string => `${publicUrl}/sign-in#${code}`;
+
 /** Tries per address and in all, in a window: what is tried too often waits. */
 export class RateLimit {
   readonly #most: number;
@@ -215,5 +218,11 @@ export class RateLimit {
       return Math.max(1, Math.ceil((this.#startedMs + this.#windowMs - now) / 1000));
     this.#tries.set(key, tries);
     return 0;
+  }
+  /** It was no mistake: many people may sign in from behind one address. */
+  giveBack(key: string): void {
+    const tries = this.#tries.get(key) ?? 0;
+    if (tries > 0) this.#tries.set(key, tries - 1);
+    if (this.#all > 0) this.#all--;
   }
 }

@@ -242,3 +242,23 @@ describe("acting", { timeout: 60_000 }, () => {
     expect((await untyped).problem.errors).toEqual([{ path: "body.confirm", detail: "Write other." }]);
   });
 });
+
+test("no value of a secret was in any answer, in any form", () => {
+  const now = ["server.env", "client.json", "gated.txt", "other.txt"].map((name) =>
+    readFileSync(join(h.folder, name), "utf8").trim(),
+  );
+  const fresh = [/^API_TOKEN=(.*)$/m.exec(now[0]!)![1]!, now[2]!, now[3]!];
+  expect(fresh[0]).not.toBe(canaries[0]);
+  expect(h.said.length).toBeGreaterThan(50);
+  for (const value of [...canaries, ...fresh]) {
+    const bytes = Buffer.from(value);
+    for (const form of [
+      value,
+      encodeURIComponent(value),
+      bytes.toString("base64").replace(/=+$/, ""),
+      bytes.toString("base64url"),
+      bytes.toString("hex"),
+    ])
+      for (const text of h.said) expect(text.includes(form), `a value in ${text.slice(0, 60)}`).toBe(false);
+  }
+});

@@ -66,6 +66,8 @@ export interface Harness {
   readonly server: RunningServer;
   readonly folder: string;
   readonly store: TestStore;
+  /** Every answer that a client was given. */
+  readonly said: readonly string[];
   /** The first admin, through the link of the first start. */
   admin(): Promise<Someone>;
   /** Somebody else, added and invited by the admin. */
@@ -94,6 +96,7 @@ export async function openHarness(options: Partial<ServerOptions> = {}): Promise
   });
   await app.engine();
   const server = await startServer(app, { port: 0, webDir: null, version: "test", checkAnswers: true, ...options });
+  const said: string[] = [];
   let first: Promise<Someone> | null = null;
   let worker: EngineWorker | null = null;
 
@@ -109,8 +112,14 @@ export async function openHarness(options: Partial<ServerOptions> = {}): Promise
       fetch(`${server.url}${path}`, { ...init, headers: { cookie, "x-keyroll": "1", ...init.headers } });
     const client = createClient({
       base: server.url,
-      fetch: (input, init) =>
-        fetch(input, { ...init, headers: { ...(init?.headers as Record<string, string>), cookie } }),
+      fetch: async (input, init) => {
+        const answer = await fetch(input, {
+          ...init,
+          headers: { ...(init?.headers as Record<string, string>), cookie },
+        });
+        said.push(await answer.clone().text());
+        return answer;
+      },
     });
     return { person, cookie, client, fetch: send };
   }
@@ -124,6 +133,7 @@ export async function openHarness(options: Partial<ServerOptions> = {}): Promise
     server,
     folder,
     store,
+    said,
     admin,
     async someone(person, grants) {
       const { client } = await admin();
