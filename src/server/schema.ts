@@ -386,7 +386,6 @@ const task = z.object({
     .nullable()
     .describe("What the machine saw after it was said to be done. `null`: not looked yet."),
 });
-export const taskItem = task;
 const approval = z.object({
   phase: z.enum(["issue", "distribute", "switch", "retire", "plan"]),
   person: z.string(),

@@ -1,8 +1,10 @@
 /** Who may do what: every route with every role and owner, against a table that is written down here a second time, by hand. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { access } from "../../src/server/access.ts";
+import { access, permissionsOf } from "../../src/server/access.ts";
 import { operationNames, operations, type OperationName } from "../../src/server/operations.ts";
-import { roles, type Role } from "../../src/server/schema.ts";
+import { permissions, roles, type Role } from "../../src/server/schema.ts";
 import { canaries, openHarness, type Harness, type Someone } from "./harness.ts";
 
 type Answer = "yes" | "no" | "hidden" | "only-here";
@@ -224,4 +226,23 @@ describe("every route, every role", () => {
     });
     expect(self.status).toBe(409);
   });
+});
+
+test("the table in the documentation is this one", () => {
+  const text = readFileSync(join(import.meta.dirname, "..", "..", "docs", "api.md"), "utf8");
+  for (const name of operationNames) {
+    const rule = access[name];
+    const [method, path] = operations[name];
+    const row = text.split("\n").find((line) => line.startsWith(`| \`${name}\` `));
+    expect(row, name).toContain(`\`${method} ${path.replace("/api/v1", "")}\``);
+    if (rule.who === "permitted") expect(row, name).toContain(`\`${rule.permission}\``);
+    else expect(row, name).toContain(rule.who === "anybody" ? "anybody" : "signed in");
+  }
+  for (const role of roles) {
+    const row = text.split("\n").find((line) => line.startsWith(`| ${role} |`))!;
+    const cells = row.split("|").slice(2, -1);
+    expect(cells.map((cell) => cell.trim() === "yes")).toEqual(
+      permissions.map((permission) => permissionsOf[role].includes(permission)),
+    );
+  }
 });
