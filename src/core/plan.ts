@@ -6,7 +6,7 @@ import { assemble, effectOf, phaseOf, type Assembled, type AssembleInput, type R
 import { bit, type Goal, type Mask, type Topology, type Wait } from "./model.ts";
 import { exposable, leastWaiver, type Waiver } from "./gaps.ts";
 import { Planner, type Offer } from "./next.ts";
-import type { Phase, Policy } from "./place.ts";
+import type { CredentialDecl, Phase, Policy } from "./place.ts";
 import { prove, type Proof, type ProveOptions } from "./prove.ts";
 import { System, type LocalMove, type State } from "./system.ts";
 import { describeAction } from "./words.ts";
@@ -477,17 +477,7 @@ export function plan(input: AssembleInput, options: PlanOptions): Plan {
     notes.push("The unrolled steps do not reach the goal; the proof does by other orders.");
   const digest = options.hash(
     JSON.stringify({
-      credential: input.credential.name,
-      places: input.credential.places.map((place) => [
-        place.name,
-        place.type,
-        place.system ?? null,
-        place.presentsTo,
-        place.traits,
-      ]),
-      issuer: [input.credential.issuer.type, input.credential.issuer.place ?? null, input.credential.issuer.ca ?? null],
-      data: input.credential.data?.map(({ writtenUnder, readBy, drainMs }) => [writtenUnder, readBy, drainMs]),
-      policy: { soakMs: policy.soakMs, approvals: policy.approvals, windows: policy.windows.map((w) => w.text) },
+      ...restsOn(input.credential, policy),
       from: from ? [from.id, from.facts.fingerprint] : null,
       rotation: [rotation.mode, rotation.strategy, rotation.direction, rotation.exposed, rotation.signer ?? null],
       steps: steps.map((step) => [step.action, step.place, step.version]),
@@ -513,6 +503,23 @@ export function plan(input: AssembleInput, options: PlanOptions): Plan {
     lastSafeStart: notAfterMs === undefined ? null : iso(notAfterMs - neededMs - policy.marginMs),
     notes,
     unseen: assembled.unseen,
+  };
+}
+
+/** What of a declaration a plan rests on, as plain JSON: when any of it changes, the plan and what was approved with it are void. */
+export function restsOn(credential: CredentialDecl, policy: Policy): object {
+  return {
+    credential: credential.name,
+    places: credential.places.map((place) => [
+      place.name,
+      place.type,
+      place.system ?? null,
+      place.presentsTo,
+      place.traits,
+    ]),
+    issuer: [credential.issuer.type, credential.issuer.place ?? null, credential.issuer.ca ?? null],
+    data: credential.data?.map(({ writtenUnder, readBy, drainMs }) => [writtenUnder, readBy, drainMs]),
+    policy: { soakMs: policy.soakMs, approvals: policy.approvals, windows: policy.windows.map((w) => w.text) },
   };
 }
 

@@ -45,6 +45,8 @@ export interface RotationNotes {
   /** The version that must sign, and the rotation that waits for this one: set where a CA's rotation started this one. */
   readonly signer: string | null;
   readonly parent: string | null;
+  /** Digest of what the plan rests on in the declaration. `null`: not known. */
+  readonly declaration: string | null;
 }
 export const rotationNotesPlace = "@rotation";
 
@@ -67,7 +69,13 @@ export const noPlaceNotes: PlaceNotes = {
   child: null,
   maybe: [],
 };
-export const noRotationNotes: RotationNotes = { lastSwitchMs: null, lastEffectMs: null, signer: null, parent: null };
+export const noRotationNotes: RotationNotes = {
+  lastSwitchMs: null,
+  lastEffectMs: null,
+  signer: null,
+  parent: null,
+  declaration: null,
+};
 
 /** The rows hold what this module wrote; fields that an older release did not know get their defaults. */
 export function readNotes<T extends object>(json: Json | undefined, defaults: T): T {

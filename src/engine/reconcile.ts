@@ -12,6 +12,7 @@ import { finish } from "./finish.ts";
 import { openSealed } from "./issue.ts";
 import { probeWhatChanged } from "./probes.ts";
 import { createSignIns } from "./sign-in.ts";
+import { declarationDigest } from "./spec.ts";
 import { Overtaken, Turn } from "./turn.ts";
 import type { HeldLease, TurnResult } from "./turn.ts";
 import { blocked, halt, park, waitForWorld, wake } from "./waits.ts";
@@ -65,6 +66,8 @@ export async function reconcile(deps: EngineDeps, held: HeldLease, signal?: Abor
 async function run(turn: Turn): Promise<TurnResult> {
   await turn.begin();
   await closeOpenIntents(turn);
+  const outdated = planIsVoid(turn);
+  if (outdated !== null) return await halt(turn, outdated);
   await turn.lookAt(turn.credential.places);
   for (let effects = 0; ;) {
     if (turn.signal?.aborted === true || effects >= turn.deps.options.effectsPerTurn) {
@@ -96,4 +99,11 @@ async function run(turn: Turn): Promise<TurnResult> {
     effects++;
     await turn.lookAt(turn.touchedBy(chosen));
   }
+}
+
+/** Why the plan that was proved and approved says nothing about what would be done now. */
+function planIsVoid(turn: Turn): string | null {
+  const { declaration } = turn.about;
+  if (declaration === null || declaration === declarationDigest(turn.credential)) return null;
+  return `The declaration of ${turn.credential.name} has changed since this plan was made, so neither its proof nor its approvals hold any more. Resume to go on with a new plan; or roll back.`;
 }

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { plan } from "../core/plan.ts";
+import type { Plan } from "../core/plan.ts";
 import { Problem } from "../core/problem.ts";
 import type { Observation, Phase } from "../core/place.ts";
 import type {
@@ -21,7 +22,7 @@ import type { JournalRecord } from "./journal.ts";
 import { noPlaceNotes, noRotationNotes, readNotes, rotationNotesPlace, writeNotes } from "./memory.ts";
 import type { PlaceNotes, RotationNotes } from "./memory.ts";
 import { look } from "./observe.ts";
-import { findSigner, memoryFor, recordOf, specOf } from "./spec.ts";
+import { declarationDigest, findSigner, memoryFor, recordOf, specOf } from "./spec.ts";
 import { declared, observeCredential, openDeclared, previewRotation, refuseUnsafe, startRotation } from "./start.ts";
 import type { Preview, PreviewRequest, StartRequest } from "./start.ts";
 import type { Look } from "./observe.ts";
@@ -187,6 +188,30 @@ export function createRotations(deps: EngineDeps): Rotations {
     }
   }
 
+  /** Another plan from here on. Approvals are of the plan that was read, so those of the old one count no more. */
+  async function follow(tx: Tx, row: RotationRow, made: Plan): Promise<void> {
+    await tx.rotations.update(row.id, {
+      planDigest: made.digest,
+      plan: made as unknown as Json,
+      exposed: made.exposed.map((edge) => `${edge.holder} -> ${edge.verifier}`),
+    });
+    const stored = (await tx.places.list(row.id)).find((each) => each.place === rotationNotesPlace);
+    const about: RotationNotes = {
+      ...readNotes(stored?.memory, noRotationNotes),
+      declaration: declarationDigest(declared(deps, row.credential)),
+    };
+    await tx.places.put(row.id, rotationNotesPlace, writeNotes(about));
+  }
+
+  /** The plan from here on, where the declaration has changed since the last one was made. `null`: it has not. */
+  async function newPlan(row: RotationRow): Promise<Plan | null> {
+    if (row.status !== "paused" && row.status !== "halted") return null;
+    const stored = (await store.places.list(row.id)).find((each) => each.place === rotationNotesPlace);
+    const { declaration } = readNotes(stored?.memory, noRotationNotes);
+    if (declaration === null || declaration === declarationDigest(declared(deps, row.credential))) return null;
+    return await planFromHere(deps, row, row.direction);
+  }
+
   async function verdict(request: ApproveRequest, says: "approved" | "rejected"): Promise<ApprovalRow> {
     return await command(
       request.rotation,
@@ -264,12 +289,14 @@ export function createRotations(deps: EngineDeps): Rotations {
         },
         by.person,
       ),
-    resume: (id, by) =>
-      command(
+    async resume(id, by) {
+      const made = await newPlan(await found(id));
+      return await command(
         id,
         async (tx, row, tell) => {
           if (row.status !== "paused" && row.status !== "halted") return row;
           await freshStart(tx, row);
+          if (made !== null) await follow(tx, row, made);
           tell(status("running", by));
           return await tx.rotations.update(id, {
             status: "waiting",
@@ -279,7 +306,8 @@ export function createRotations(deps: EngineDeps): Rotations {
           });
         },
         by.person,
-      ),
+      );
+    },
     cancel: (id, by) =>
       command(
         id,
@@ -350,12 +378,13 @@ export function createRotations(deps: EngineDeps): Rotations {
         });
       }
       if (row.direction === "back") return row;
-      const made = await backPlan(deps, row);
+      const made = await planFromHere(deps, row, "back");
       return await command(
         id,
         async (tx, now, tell) => {
           if (now.updatedAtMs !== row.updatedAtMs && now.direction === "back") return now;
           await freshStart(tx, now);
+          await follow(tx, now, made);
           tell(status("rolling back", by));
           return await tx.rotations.update(id, {
             direction: "back",
@@ -363,9 +392,6 @@ export function createRotations(deps: EngineDeps): Rotations {
             waitingFor: "a worker",
             attempts: 0,
             reason: `${by.person} rolled it back${by.comment === undefined ? "" : `: ${by.comment}`}.`,
-            planDigest: made.digest,
-            plan: made as unknown as Json,
-            exposed: made.exposed.map((edge) => `${edge.holder} -> ${edge.verifier}`),
           });
         },
         by.person,
@@ -410,8 +436,8 @@ function placeNotes(stored: PlaceMemoryRow): PlaceNotes {
   return readNotes(stored.memory, noPlaceNotes);
 }
 
-/** The plan of the way back, on a fresh look. Throws a {@link Problem} where it is not safe. */
-async function backPlan(deps: EngineDeps, row: RotationRow): Promise<ReturnType<typeof plan>> {
+/** The plan of the rest of the way, or of the way back, on a fresh look. Throws a {@link Problem} where it is not safe. */
+async function planFromHere(deps: EngineDeps, row: RotationRow, direction: RotationRow["direction"]): Promise<Plan> {
   const credential = declared(deps, row.credential);
   const open = openDeclared(deps, credential);
   try {
@@ -435,7 +461,7 @@ async function backPlan(deps: EngineDeps, row: RotationRow): Promise<ReturnType<
       {
         credential,
         versions,
-        rotation: specOf({ ...row, direction: "back", exposed: [] }, versions, signer?.facts.fingerprint),
+        rotation: specOf({ ...row, direction, exposed: [] }, versions, signer?.facts.fingerprint),
         seen,
         memory,
         nowMs: await deps.nowMs(),

@@ -1,6 +1,8 @@
 /** From rows and notes to the input of the decision. Shared by what previews a rotation, what starts it and what runs it. */
+import { createHash } from "node:crypto";
 import type { PlaceMemory, RotationSpec, VersionRecord } from "../core/assemble.ts";
 import type { CredentialDecl, Observation } from "../core/place.ts";
+import { restsOn } from "../core/plan.ts";
 import type { Queries, RotationRow, VersionRow } from "../store/store.ts";
 import type { PlaceNotes } from "./memory.ts";
 
@@ -56,6 +58,13 @@ export async function findSigner(
       ? versions.findLast((version) => version.state === "current")
       : versions.find((version) => version.id === wanted);
   return found ?? null;
+}
+
+/** Digest of what a plan rests on in this declaration: when it changes, the plan and its approvals are void. */
+export function declarationDigest(credential: CredentialDecl): string {
+  return createHash("sha256")
+    .update(JSON.stringify(restsOn(credential, credential.policy)))
+    .digest("hex");
 }
 
 /** What `assemble` needs of the engine's notes. */

@@ -21,7 +21,7 @@ import { noRotationNotes, rotationNotesPlace, writeNotes } from "./memory.ts";
 import { look, readBack, sentence } from "./observe.ts";
 import type { Look } from "./observe.ts";
 import { createSignIns } from "./sign-in.ts";
-import { credentialOf, findSigner, nextVersionId, recordOf } from "./spec.ts";
+import { credentialOf, declarationDigest, findSigner, nextVersionId, recordOf } from "./spec.ts";
 
 export interface PreviewRequest {
   readonly credential: string;
@@ -219,7 +219,12 @@ export async function startRotation(deps: EngineDeps, request: StartRequest): Pr
       await tx.places.put(
         row.id,
         rotationNotesPlace,
-        writeNotes({ ...noRotationNotes, signer: request.signer ?? null, parent: request.parent ?? null }),
+        writeNotes({
+          ...noRotationNotes,
+          signer: request.signer ?? null,
+          parent: request.parent ?? null,
+          declaration: declarationDigest(credential),
+        }),
       );
       records.push({
         actor,
