@@ -16,7 +16,7 @@ import type {
   Vault,
 } from "./state.ts";
 
-export const foundingCases = ["connected-spaces", "provision-assist", "iot"] as const;
+export const foundingCases = ["connected-spaces", "provision-assist", "iot", "finance-operations", "adfs"] as const;
 export type FoundingCase = (typeof foundingCases)[number];
 export const usualCases: readonly FoundingCase[] = ["connected-spaces", "provision-assist"];
 
@@ -112,7 +112,14 @@ export async function newState(seed: string, cases: readonly FoundingCase[], now
   }
 
   const operator = register("keyroll-operator", {
-    graphRoles: ["Application.Read.All", "Application.ReadWrite.OwnedBy", "AuditLog.Read.All", "Policy.Read.All"],
+    graphRoles: [
+      "Application.Read.All",
+      "Application.ReadWrite.OwnedBy",
+      "AuditLog.Read.All",
+      "Policy.Read.All",
+      "Domain.Read.All",
+      "Domain-InternalFederation.ReadWrite.All",
+    ],
     grants: [{ action: "*", scope: `/subscriptions/${subscriptionId}` }],
   });
   const operatorPassword = password(random, "keyroll", nowMs - 30 * dayMs, nowMs + yearMs);
@@ -148,6 +155,9 @@ export async function newState(seed: string, cases: readonly FoundingCase[], now
     provisioningServices: [],
     hubs: [],
     devices: [],
+    clusters: [],
+    farms: [],
+    domains: [{ id: "contoso.onmicrosoft.com" }],
     cases: {},
   };
   const own = (app: Application): void => void app.owners.push(operator.principal.id);
@@ -348,6 +358,8 @@ export async function newState(seed: string, cases: readonly FoundingCase[], now
     };
   }
   if (cases.includes("iot")) await addDevices(state, random, nowMs);
+  if (cases.includes("adfs")) await addFarm(state, random, nowMs);
+  if (cases.includes("finance-operations")) await addCluster(state, nowMs);
   return state;
 }
 
@@ -452,4 +464,90 @@ async function addDevices(state: TenantState, random: Random, nowMs: number): Pr
 }
 function withInfo(pem: string): { certificate: string; info: ReturnType<typeof infoOf> } {
   return { certificate: pem, info: infoOf(new X509Certificate(pem)) };
+}
+
+/** Three nodes in three upgrade domains, one server certificate for cluster and server, and one client with admin rights. */
+async function addCluster(state: TenantState, nowMs: number): Promise<void> {
+  const identity = async (subject: string): Promise<{ certificate: string; key: string }> => {
+    const key = await makeEcKey();
+    const times = { notBeforeMs: nowMs - yearMs, notAfterMs: nowMs + 30 * dayMs };
+    // The names let clients reach it here; they pin its thumbprint anyway.
+    return {
+      certificate: await makeCertificate({ subject, names: hostNames, key, signer: state.ca, ...times }),
+      key: pkcs8(key),
+    };
+  };
+  const [server, client] = [
+    await identity("CN=star.onprem.contoso.com"),
+    await identity("CN=client.onprem.contoso.com"),
+  ];
+  const print = (each: { certificate: string }): string => thumbprint(new X509Certificate(each.certificate));
+  // As the management console copies it: in lower case, with spaces.
+  const spaced = print(server)
+    .toLowerCase()
+    .replace(/(..)(?!$)/g, "$1 ");
+  const certificate = { X509StoreName: "My", Thumbprint: spaced };
+  state.clusters.push({
+    name: "Dynamics365Operations",
+    codeVersion: "8.2.1571.9590",
+    config: {
+      name: "Dynamics365Operations",
+      clusterConfigurationVersion: "1.0.0",
+      apiVersion: "10-2017",
+      properties: {
+        reliabilityLevel: "Bronze",
+        security: {
+          metadata: "The Credential type X509 indicates this cluster is secured using X509 Certificates.",
+          ClusterCredentialType: "X509",
+          ServerCredentialType: "X509",
+          CertificateInformation: {
+            ClusterCertificate: certificate,
+            ServerCertificate: { ...certificate },
+            ClientCertificateThumbprints: [{ CertificateThumbprint: print(client), IsAdmin: true }],
+          },
+        },
+      },
+    },
+    nodes: ["AOS1", "ORCH1", "ORCH2"].map((name, index) => ({
+      name,
+      upgradeDomain: `UD${index}`,
+      certificates: [server.certificate, client.certificate],
+    })),
+    stuckDomains: ["UD1"],
+    identities: [server, client],
+    agent: { serverThumbprint: print(server), clientThumbprint: print(client) },
+  });
+}
+
+/** A farm that signs for two federated domains, thirty days before its certificate ends. */
+async function addFarm(state: TenantState, random: Random, nowMs: number): Promise<void> {
+  const [signingKey, encryptionKey] = await Promise.all([makeRsaKey(), makeRsaKey()]);
+  const times = { notBeforeMs: nowMs - yearMs + 30 * dayMs, notAfterMs: nowMs + 30 * dayMs };
+  const certificate = await makeCertificate({ subject: "CN=ADFS Signing - fs.contoso.com", key: signingKey, ...times });
+  const encryption = await makeCertificate({
+    subject: "CN=ADFS Encryption - fs.contoso.com",
+    key: encryptionKey,
+    ...times,
+  });
+  state.farms.push({
+    name: "fs",
+    host: "fs.contoso.com",
+    metadataId: random.uuid(),
+    published: true,
+    signing: [{ certificate, key: pkcs8(signingKey), primary: true }],
+    encryption,
+  });
+  for (const id of ["contoso.com", "fabrikam.com"])
+    state.domains.push({
+      id,
+      federation: {
+        id: random.uuid(),
+        farm: "fs",
+        displayName: `Federation of ${id}`,
+        signingCertificate: new X509Certificate(certificate).raw.toString("base64"),
+        nextSigningCertificate: null,
+        updateResult: null,
+        updatedMs: nowMs - 30 * dayMs,
+      },
+    });
 }

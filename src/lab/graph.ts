@@ -16,7 +16,7 @@ import {
 } from "./http.ts";
 import { callerOf, hasRole, lagging, remember, spread, type Lab, type Service } from "./lab.ts";
 import { readPfx, thumbprint } from "./pki.ts";
-import type { Application, Key, Password, ServicePrincipal } from "./state.ts";
+import type { Application, Domain, Key, Password, ServicePrincipal } from "./state.ts";
 import { provenBy } from "./proof.ts";
 
 const audience = "https://graph.microsoft.com";
@@ -560,6 +560,114 @@ export function graphService(
     };
   }
 
+  // Domains and their federation.
+
+  function domainView(domain: Domain): Json {
+    return {
+      id: domain.id,
+      authenticationType: domain.federation === undefined ? "Managed" : "Federated",
+      availabilityStatus: null,
+      isAdminManaged: true,
+      isDefault: domain.id === lab.state.domain,
+      isInitial: domain.id === lab.state.domain,
+      isRoot: true,
+      isVerified: true,
+      passwordNotificationWindowInDays: 14,
+      passwordValidityPeriodInDays: 90,
+      state: null,
+      supportedServices: [],
+    };
+  }
+  function federationView(domain: Domain): Json {
+    const { federation } = domain;
+    if (federation === undefined) return {};
+    const host = lab.state.farms.find((each) => each.name === federation.farm)?.host ?? "";
+    return {
+      id: federation.id,
+      displayName: federation.displayName,
+      issuerUri: `http://${host}/adfs/services/trust/${domain.id}`,
+      metadataExchangeUri: `https://${host}/adfs/services/trust/mex`,
+      signingCertificate: federation.signingCertificate,
+      passiveSignInUri: `https://${host}/adfs/ls/`,
+      preferredAuthenticationProtocol: "wsFed",
+      activeSignInUri: `https://${host}/adfs/services/trust/2005/usernamemixed`,
+      signOutUri: `https://${host}/adfs/ls/`,
+      promptLoginBehavior: "nativeSupport",
+      isSignedAuthenticationRequestRequired: false,
+      nextSigningCertificate: federation.nextSigningCertificate,
+      federatedIdpMfaBehavior: "acceptIfMfaDoneByFederatedIdp",
+      signingCertificateUpdateStatus: {
+        certificateUpdateResult: federation.updateResult,
+        lastRunDateTime: isoSeconds(federation.updatedMs),
+      },
+    };
+  }
+  function domains(request: LabRequest, who: ServicePrincipal): Reply {
+    const [, , id, part, federationId] = request.segments;
+    const read = [
+      "Domain.Read.All",
+      "Domain.ReadWrite.All",
+      "Directory.Read.All",
+      "Domain-InternalFederation.ReadWrite.All",
+    ];
+    const write = ["Domain-InternalFederation.ReadWrite.All", "Domain.ReadWrite.All"];
+    if (!(request.method === "GET" ? read : write).some((role) => hasRole(lab, who, role))) forbidden(request);
+    if (id === undefined) {
+      // authenticationType cannot be asked for here.
+      if (request.query.has("$filter"))
+        bad(request, "Unsupported or invalid query filter clause specified for property.");
+      return listReply(request, "domains", lab.state.domains, domainView);
+    }
+    const domain = lab.state.domains.find((each) => each.id === id.toLowerCase()) ?? missing(request, id);
+    const key = `domain ${domain.id}`;
+    if (part === undefined && request.method === "GET")
+      return {
+        status: 200,
+        body: { "@odata.context": context(request, "domains/$entity"), ...selected(request, domainView(domain)) },
+      };
+    if (part !== "federationConfiguration")
+      return bad(request, `Resource not found for the segment '${String(part)}'.`);
+    const seen = request.method === "GET" ? lagging(lab, key, domain) : domain;
+    if (federationId === undefined && request.method === "GET")
+      return listReply(
+        request,
+        `domains('${domain.id}')/federationConfiguration`,
+        seen.federation === undefined ? [] : [seen],
+        federationView,
+      );
+    const { federation } = domain;
+    if (federation === undefined || federation.id !== federationId) return missing(request, federationId ?? domain.id);
+    if (request.method === "GET")
+      return {
+        status: 200,
+        body: {
+          "@odata.context": context(request, `domains('${domain.id}')/federationConfiguration/$entity`),
+          ...selected(request, federationView(seen)),
+        },
+      };
+    if (request.method !== "PATCH") return bad(request, "Specified HTTP method is not allowed for the request target.");
+    const fields = body(request);
+    const certificate = (name: string): string | undefined => {
+      const value = text(fields[name]);
+      if (value === undefined) return undefined;
+      try {
+        return new X509Certificate(Buffer.from(value, "base64")).raw.toString("base64");
+      } catch {
+        return bad(request, `Invalid value specified for property '${name}' of resource 'InternalDomainFederation'.`);
+      }
+    };
+    const [current, next] = [certificate("signingCertificate"), certificate("nextSigningCertificate")];
+    remember(lab, key, domain);
+    federation.signingCertificate = current ?? federation.signingCertificate;
+    if (fields["nextSigningCertificate"] === null) federation.nextSigningCertificate = null;
+    federation.nextSigningCertificate = next ?? federation.nextSigningCertificate;
+    federation.displayName = text(fields["displayName"]) ?? federation.displayName;
+    federation.updateResult = "Success";
+    federation.updatedMs = lab.now();
+    lab.changed();
+    return { status: 204 };
+  }
+
   return {
     name: "graph",
     async handle(request) {
@@ -567,6 +675,7 @@ export function graphService(
       const [version, collection = "", third = ""] = request.segments;
       if (/^applications(\(|$)/i.test(collection)) return applications(request, who);
       if (/^servicePrincipals(\(|$)/i.test(collection)) return servicePrincipals(request, who);
+      if (/^domains$/i.test(collection)) return domains(request, who);
       // Published below /beta only.
       if (
         version === "beta" &&

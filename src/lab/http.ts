@@ -24,6 +24,8 @@ export interface Reply {
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent as JSON; absent: no body. */
   readonly body?: unknown;
+  /** Sent as it is, in place of JSON. */
+  readonly text?: { readonly type: string; readonly content: string };
 }
 
 /** Thrown by a service to answer with an error; anything else that is thrown is a mistake of the lab itself. */

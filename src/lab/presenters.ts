@@ -4,13 +4,14 @@
  */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
+import type { TLSSocket } from "node:tls";
 import { setTimeout as sleep } from "node:timers/promises";
-import { createHash, createPrivateKey, randomUUID, sign, X509Certificate } from "node:crypto";
+import { createHash, createPrivateKey, randomUUID, sign, verify, X509Certificate } from "node:crypto";
 import { Agent, request } from "node:https";
 import { fingerprint, type Lab } from "./lab.ts";
 import { readPem, readPfx, thumbprint, type Parsed } from "./pki.ts";
 import { isRecord, seconds, text } from "./http.ts";
-import type { Device } from "./state.ts";
+import type { Cluster, Device } from "./state.ts";
 
 export interface VersionCounts {
   accepted: number;
@@ -87,13 +88,19 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
     url: string,
     headers: Record<string, string>,
     body?: string,
-    identity?: { readonly key: string; readonly cert: string },
+    identity?: { readonly key: string; readonly cert: string; readonly pinned?: string },
   ): Promise<Answer | null> {
     // A certificate of the client's own belongs to one connection.
     const how =
       identity === undefined ? { agent } : { agent: false as const, ca: lab.state.ca.certificate, ...identity };
     return await new Promise((resolve) => {
       const sent = request(url, { method, headers, ...how, signal: over.signal, timeout: 10_000 }, (incoming) => {
+        const shown = (incoming.socket as TLSSocket).getPeerX509Certificate();
+        if (identity?.pinned !== undefined && (shown === undefined || thumbprint(shown) !== identity.pinned)) {
+          incoming.resume();
+          // To one who pins, a stranger's certificate is a refusal.
+          return resolve({ status: 403, body: {} });
+        }
         const chunks: Buffer[] = [];
         incoming.on("data", (chunk: Buffer) => chunks.push(chunk));
         incoming.on("error", () => resolve(null));
@@ -356,7 +363,54 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
     });
   }
 
+  /** The agent of Lifecycle Services: presents its client certificate, and pins the cluster's. */
+  function startAgent(cluster: Cluster): void {
+    const what = `Local agent at ${cluster.name}, pins the server's thumbprint and presents its own`;
+    every(useMs, async () => {
+      const { serverThumbprint, clientThumbprint } = cluster.agent;
+      const own = cluster.identities.find(
+        (each) => thumbprint(new X509Certificate(each.certificate)) === clientThumbprint,
+      );
+      if (own === undefined) return unread("agent", what, "its certificate is not installed");
+      const url = `https://localhost:${lab.state.ports[`fabric ${cluster.name}`]}/$/GetUpgradeProgress?api-version=6.0`;
+      const answer = await call("GET", url, {}, undefined, {
+        key: own.key,
+        cert: own.certificate,
+        pinned: serverThumbprint,
+      });
+      count("agent", what, `${clientThumbprint.slice(0, 8)} at ${serverThumbprint.slice(0, 8)}`, answer);
+    });
+  }
+
+  /** People who sign in at a federated domain: the farm signs their token with its primary certificate, and Entra knows two for the domain. */
+  function startRelyingParty(id: string): void {
+    every(useMs, async () => {
+      const federation = lab.state.domains.find((each) => each.id === id)?.federation;
+      const signer = lab.state.farms
+        .find((each) => each.name === federation?.farm)
+        ?.signing.find((each) => each.primary);
+      const what = `Sign-ins at ${id}, whose tokens the farm signs and Entra verifies`;
+      if (federation === undefined || signer === undefined)
+        return unread(`sign-in ${id}`, what, "not federated, or the farm has no primary certificate");
+      const token = Buffer.from(`${id} ${lab.now()}`);
+      const signature = sign("RSA-SHA256", token, createPrivateKey(signer.key));
+      const good = [federation.signingCertificate, federation.nextSigningCertificate].some((each) => {
+        if (each === null) return false;
+        const certificate = new X509Certificate(Buffer.from(each, "base64"));
+        return (
+          Date.parse(certificate.validTo) > lab.now() && verify("RSA-SHA256", token, certificate.publicKey, signature)
+        );
+      });
+      count(`sign-in ${id}`, what, thumbprint(new X509Certificate(signer.certificate)), {
+        status: good ? 200 : 401,
+        body: {},
+      });
+    });
+  }
+
   const { connectedSpaces, provisionAssist } = lab.state.cases;
+  for (const { id, federation } of lab.state.domains) if (federation !== undefined) startRelyingParty(id);
+  for (const cluster of lab.state.clusters) startAgent(cluster);
   for (const device of lab.state.devices) startThing(device);
   if (connectedSpaces) startDevice(connectedSpaces);
   if (provisionAssist) {

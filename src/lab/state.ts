@@ -208,6 +208,64 @@ export interface Device {
   chain: string[];
 }
 
+export interface ClusterNode {
+  name: string;
+  upgradeDomain: string;
+  /** What is installed in its store, PEM. */
+  certificates: string[];
+}
+export interface ClusterUpgrade {
+  config: Record<string, unknown>;
+  state: "RollingForwardInProgress" | "RollingForwardCompleted" | "RollingBackInProgress" | "RollingBackCompleted";
+  mode: string;
+  /** Index of the upgrade domain under way. */
+  domain: number;
+  startMs: number;
+  domainStartMs: number;
+  endMs?: number;
+  /** For the domain under way, in the lab's milliseconds. */
+  checkTimeoutMs: number;
+  failure?: { reason: "HealthCheck" | "Interrupted"; atMs: number; domain: string; node?: string };
+}
+export interface Cluster {
+  name: string;
+  codeVersion: string;
+  config: Record<string, unknown>;
+  nodes: ClusterNode[];
+  /** Upgrade domains whose safety check waits for replicas. */
+  stuckDomains: string[];
+  /** Certificates of the endpoint and of its clients, with their keys. */
+  identities: { certificate: string; key: string }[];
+  /** The local agent: what its configuration pins and presents. */
+  agent: { serverThumbprint: string; clientThumbprint: string };
+  upgrade?: ClusterUpgrade;
+}
+
+export interface AdfsFarm {
+  name: string;
+  host: string;
+  metadataId: string;
+  /** Whether its metadata can be reached from outside. */
+  published: boolean;
+  /** One is primary; the secondary is announced in the metadata before it signs anything. */
+  signing: { certificate: string; key: string; primary: boolean }[];
+  encryption: string;
+}
+export interface Domain {
+  id: string;
+  /** Absent: managed. */
+  federation?: {
+    id: string;
+    farm: string;
+    displayName: string;
+    /** Base64 of the DER. */
+    signingCertificate: string;
+    nextSigningCertificate: string | null;
+    updateResult: string | null;
+    updatedMs: number;
+  };
+}
+
 export interface ResourceGroup {
   name: string;
   location: string;
@@ -241,6 +299,9 @@ export interface TenantState {
   provisioningServices: ProvisioningService[];
   hubs: IotHub[];
   devices: Device[];
+  clusters: Cluster[];
+  farms: AdfsFarm[];
+  domains: Domain[];
   /** Who stands in for the systems of the founding cases. */
   cases: {
     connectedSpaces?: { vault: string; appId: string; deviceAppId: string; deviceSecret: string };

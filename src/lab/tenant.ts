@@ -10,7 +10,9 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { DetailedPeerCertificate, TLSSocket } from "node:tls";
+import { adfsService } from "./adfs.ts";
 import { armService } from "./arm.ts";
+import { advance, fabricService, serverIdentity } from "./fabric.ts";
 import { faultsOf, Limiter, mishapOf, type FaultProfile, type Faults, type Mishap } from "./faults.ts";
 import { newState, usualCases, type FoundingCase } from "./founding.ts";
 import { graphService, keyThumbprint } from "./graph.ts";
@@ -21,7 +23,7 @@ import { loginService } from "./login.ts";
 import { thumbprint } from "./pki.ts";
 import { startPresenters, type PresenterCounts, type Presenters } from "./presenters.ts";
 import { randomFrom } from "./random.ts";
-import type { Device, TenantState } from "./state.ts";
+import type { Cluster, Device, TenantState } from "./state.ts";
 import { latest, leafOf, vaultService } from "./vault.ts";
 
 export interface TenantOptions {
@@ -89,6 +91,10 @@ export interface Tenant {
   /** Name to URL: of provisioning services (for administrators and for devices), and of IoT hubs. */
   readonly provisioning: Readonly<Record<string, string>>;
   readonly hubs: Readonly<Record<string, string>>;
+  /** Name to URL of Service Fabric clusters; the certificate there is the cluster's own. */
+  readonly clusters: Readonly<Record<string, string>>;
+  /** Name to URL of the AD FS farms that can be reached from here. */
+  readonly farms: Readonly<Record<string, string>>;
   readonly tenantId: string;
   readonly subscriptionId: string;
   /** The principal that Keyroll signs in as. */
@@ -174,12 +180,14 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
   const vault = vaultService(lab, limiter);
   const dps = provisioningService(lab, limiter);
   const hub = hubService(lab, limiter);
+  const fabric = fabricService(lab);
+  const adfs = adfsService(lab);
   const counts = new Map<string, number>();
   const served: Served[] = [];
 
   function serviceOf(request: LabRequest): Service {
     const kind = portNames.get(request.port)?.split(" ")[0];
-    const own = { vault, dps, hub }[kind ?? ""];
+    const own = { vault, dps, hub, fabric, adfs }[kind ?? ""];
     if (own !== undefined) return own;
     const first = request.segments[0]?.toLowerCase();
     if (first === "v1.0" || first === "beta") return graph;
@@ -224,9 +232,10 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
       incoming.socket.destroy();
       return;
     }
-    const text = reply.body === undefined ? "" : JSON.stringify(reply.body);
+    const text = reply.text?.content ?? (reply.body === undefined ? "" : JSON.stringify(reply.body));
+    const type = reply.text?.type ?? (reply.body === undefined ? undefined : "application/json; charset=utf-8");
     outgoing.writeHead(reply.status, {
-      ...(reply.body === undefined ? {} : { "content-type": "application/json; charset=utf-8" }),
+      ...(type === undefined ? {} : { "content-type": type }),
       "content-length": Buffer.byteLength(text),
       "request-id": request.requestId,
       "x-ms-request-id": request.requestId,
@@ -241,7 +250,7 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
       cert: state.server.certificate,
       minVersion: "TLSv1.2",
       // Devices show certificates of their own makers; whether one is good is for the service to say, in its own words.
-      ...(/^(dps|hub) /.test(name) ? { requestCert: true, rejectUnauthorized: false } : {}),
+      ...(/^(dps|hub|fabric) /.test(name) ? { requestCert: true, rejectUnauthorized: false } : {}),
     });
     let port = await openPort(server, state.ports[name] ?? 0).catch(() => openPort(server, 0));
     server.on("request", (incoming, outgoing) => {
@@ -259,10 +268,31 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
     state.ports[name] = port;
   }
 
+  const shown = new Map<string, string>();
+  function present(cluster: Cluster): void {
+    advance(lab, cluster);
+    const identity = serverIdentity(cluster, now());
+    if (identity === undefined || shown.get(cluster.name) === identity.certificate) return;
+    shown.set(cluster.name, identity.certificate);
+    servers.get(state.ports[`fabric ${cluster.name}`] ?? 0)?.setSecureContext({
+      key: identity.key,
+      cert: identity.certificate,
+      minVersion: "TLSv1.2",
+    });
+  }
+
   await listen("main");
   for (const each of state.vaults) await listen(`vault ${each.name}`);
   for (const each of state.provisioningServices) await listen(`dps ${each.name}`);
   for (const each of state.hubs) await listen(`hub ${each.name}`);
+  for (const each of state.farms) if (each.published) await listen(`adfs ${each.name}`);
+  for (const each of state.clusters) await listen(`fabric ${each.name}`);
+  for (const each of state.clusters) present(each);
+  // A handshake comes before any request, so the endpoint follows its configuration by itself.
+  const follow = setInterval(() => {
+    for (const each of state.clusters) present(each);
+  }, 50);
+  follow.unref();
   lab.changed();
   const presenters: Presenters | null = options.presenters === true ? startPresenters(lab, options.folder) : null;
 
@@ -272,6 +302,14 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
     vaults: Object.fromEntries(state.vaults.map((each) => [each.name, lab.vaultUrl(each)])),
     provisioning: Object.fromEntries(
       state.provisioningServices.map((each) => [each.name, `https://localhost:${state.ports[`dps ${each.name}`]}`]),
+    ),
+    farms: Object.fromEntries(
+      state.farms
+        .filter((each) => each.published)
+        .map((each) => [each.name, `https://localhost:${state.ports[`adfs ${each.name}`]}`]),
+    ),
+    clusters: Object.fromEntries(
+      state.clusters.map((each) => [each.name, `https://localhost:${state.ports[`fabric ${each.name}`]}`]),
     ),
     hubs: Object.fromEntries(state.hubs.map((each) => [each.name, `https://${hubHost(lab, each.name)}`])),
     tenantId: state.tenantId,
@@ -351,6 +389,7 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
       faults = faultsOf(wish);
     },
     async stop() {
+      clearInterval(follow);
       await presenters?.stop();
       await Promise.all(
         [...servers.values()].map(

@@ -22,6 +22,7 @@ export const contractFiles = {
   resources: "resources/resource-manager/Microsoft.Resources/stable/2024-03-01/resources.json",
   provisioning: "deviceprovisioningservices/data-plane/Microsoft.Devices/stable/2021-10-01/service.json",
   provisioningArm: "deviceprovisioningservices/resource-manager/Microsoft.Devices/stable/2022-12-12/iotdps.json",
+  fabric: "servicefabric/data-plane/Microsoft.ServiceFabric/stable/8.2/servicefabric.json",
 } as const;
 export type ContractName = keyof typeof contractFiles;
 
@@ -120,7 +121,7 @@ function check(value: unknown, schema: Place, at: string, wrong: string[]): void
 function operationOf(file: string, method: string, where: string): { operation: Node; template: string } | null {
   const paths = nodeOf(load(file)?.["paths"]);
   const candidates = Object.keys(paths).filter((template) =>
-    new RegExp(`^${template.replace(/[.]/g, "\\.").replace(/\{[^}]+\}/g, "[^/]*")}$`, "i").test(where),
+    new RegExp(`^${template.replace(/[.$]/g, "\\$&").replace(/\{[^}]+\}/g, "[^/]*")}$`, "i").test(where),
   );
   // The one with the fewest placeholders is the one that is meant.
   const template = candidates.sort((a, b) => a.split("{").length - b.split("{").length)[0];
