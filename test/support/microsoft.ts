@@ -22,7 +22,18 @@ import type { Application, TenantState } from "../../src/lab/state.ts";
 /** What the proxy does with a request that carries a token. */
 type Treatment = "pass" | "cut-before" | "cut-after" | "down" | "throttle" | "garble";
 
+/** A request as the connectors sent it. */
+export interface Sent {
+  readonly method: string;
+  readonly path: string;
+  readonly query: URLSearchParams;
+  /** Parsed JSON; `undefined`: none. */
+  readonly body: unknown;
+}
+
 export interface Proxied {
+  /** What came through with a token. */
+  readonly sent: readonly Sent[];
   /** Where clients connect. */
   readonly url: string;
   treat(how: (method: string) => Treatment): void;
@@ -118,6 +129,7 @@ async function startProxy(
 ): Promise<Proxied> {
   let treatment: (method: string) => Treatment = () => "pass";
   let before: (() => Promise<void>) | undefined;
+  const sent: Sent[] = [];
   const to = new URL(target);
   const server: Server = createServer({ key: identity.key, cert: identity.certificate });
   server.on("request", (incoming: IncomingMessage, outgoing: ServerResponse) => {
@@ -132,6 +144,16 @@ async function startProxy(
     // The first words of Key Vault's clients carry no token and have no effect: they only ask who must be asked for one.
     const authorised = incoming.headers.authorization !== undefined || (incoming.url ?? "").includes("/token");
     const how = authorised ? treatment(method) : treatment("GET") === "down" ? "down" : "pass";
+    if (authorised) {
+      const url = new URL(incoming.url ?? "/", target);
+      const text = Buffer.concat(chunks).toString("utf8");
+      sent.push({
+        method,
+        path: url.pathname,
+        query: url.searchParams,
+        body: text === "" ? undefined : (JSON.parse(text) as unknown),
+      });
+    }
     if (how === "down" || how === "cut-before") {
       if (how === "down")
         outgoing.writeHead(503, { "content-type": "application/json" }).end(`{"error":{"code":"ServiceUnavailable"}}`);
@@ -202,6 +224,7 @@ async function startProxy(
   const { port } = server.address() as AddressInfo;
   return {
     url: `https://localhost:${port}`,
+    sent,
     treat(how) {
       treatment = how;
     },

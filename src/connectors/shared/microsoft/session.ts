@@ -35,8 +35,15 @@ export function sessionOf(system: MicrosoftSystem): Session {
     tls,
     credential: {
       async getToken(scopes, options) {
-        credential ??= credentialOf(system, tls);
-        return (await credential).getToken(scopes, options);
+        try {
+          credential ??= credentialOf(system, tls);
+          return await (await credential).getToken(scopes, options);
+        } catch (error) {
+          // Mapped here, so that it is the same whether we ask for the token or an SDK does.
+          const failure = signInFailure(error, system);
+          if (failure.kind === "unavailable" && (await isNoTenant(made))) throw noTenant(system);
+          throw failure;
+        }
       },
     },
     agent() {
@@ -294,6 +301,28 @@ function deepCode(error: unknown): string {
     else at = at instanceof Error ? at.cause : undefined;
   }
   return found;
+}
+
+/** The library does not say why it could not find out where a tenant signs in. The tenant's own document does. */
+async function isNoTenant(session: Session): Promise<boolean> {
+  const { endpoints, tenant, requestTimeoutMs } = session.system;
+  try {
+    const [{ request }, dispatcher] = await Promise.all([import("undici"), session.agent()]);
+    const url = `${endpoints.authority}/${encodeURIComponent(tenant)}/v2.0/.well-known/openid-configuration`;
+    const answer = await request(url, { dispatcher, signal: AbortSignal.timeout(Math.min(5000, requestTimeoutMs)) });
+    const json: unknown = await answer.body.json();
+    const text = field(json, "error_description");
+    return answer.statusCode === 400 && typeof text === "string" && text.startsWith("AADSTS90002");
+  } catch {
+    // Nobody answers there either, which is what was said already.
+    return false;
+  }
+}
+function noTenant(system: MicrosoftSystem): ConnectorError {
+  return new ConnectorError("misconfigured", `There is no tenant ${system.tenant} in this cloud (AADSTS90002).`, {
+    permission: `a sign-in at ${system.tenant}`,
+    next: "Correct the system's tenant or cloud.",
+  });
 }
 
 /** A token for Keyroll itself. Nothing is done yet, so no failure is of unknown outcome. */
