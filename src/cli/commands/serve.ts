@@ -10,6 +10,7 @@ import { completionScript, shells } from "../completion.ts";
 import { needsPerson } from "../follow.ts";
 import { countOption } from "../session.ts";
 import { listed } from "../text.ts";
+import { registerToken } from "./token.ts";
 
 export function registerServe(cli: Cli): void {
   cli.does<ServeOptions>(
@@ -32,6 +33,7 @@ export function registerServe(cli: Cli): void {
       .option("--anywhere", "not only from this machine"),
     signIn,
   );
+  registerToken(cli);
   cli.does<WorkerOptions>(
     cli
       .command("worker", "stay, and run rotations only; as many as wanted, on as many hosts as wanted")
