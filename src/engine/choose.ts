@@ -83,7 +83,9 @@ async function approvers(turn: Turn, phase: Phase | "plan"): Promise<string[]> {
 }
 
 async function approvalsByPhase(turn: Turn): Promise<readonly { phase: Phase; people: readonly string[] }[]> {
-  return await Promise.all(phases.map(async (phase) => ({ phase, people: await approvers(turn, phase) })));
+  // Asked for before every step, so only where the policy wants any.
+  const asked = phases.filter((phase) => (turn.credential.policy.approvals[phase] ?? 0) > 0);
+  return await Promise.all(asked.map(async (phase) => ({ phase, people: await approvers(turn, phase) })));
 }
 
 /** A plan that could not be proved within its bound is run only if somebody has said so, knowing it. */
