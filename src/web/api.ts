@@ -31,7 +31,11 @@ const known = new Map<string, { readonly etag: string; readonly data: unknown }>
 const mostKnown = 100;
 
 /** Reads with what was known before, so that an answer that did not change is not sent again. */
-export async function read<K extends OperationName>(name: K, input: Input<K>, signal?: AbortSignal): Promise<Output<K>> {
+export async function read<K extends OperationName>(
+  name: K,
+  input: Input<K>,
+  signal?: AbortSignal,
+): Promise<Output<K>> {
   const key = client.url(name, input);
   const before = known.get(key);
   const more = { ...(signal === undefined ? {} : { signal }), ...(before === undefined ? {} : { etag: before.etag }) };

@@ -8,7 +8,8 @@ export function parseEvent(data: string): ServerEvent | null {
     const value: unknown = JSON.parse(data);
     if (value === null || typeof value !== "object") return null;
     const { type, seq, at } = value as Readonly<Record<string, unknown>>;
-    if (!(eventTypes as readonly unknown[]).includes(type) || typeof seq !== "number" || typeof at !== "string") return null;
+    if (!(eventTypes as readonly unknown[]).includes(type) || typeof seq !== "number" || typeof at !== "string")
+      return null;
     return value as ServerEvent;
   } catch {
     return null;

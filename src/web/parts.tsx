@@ -127,7 +127,10 @@ export function problemText(error: unknown): { readonly what: string; readonly n
     return { what: [problem.detail, ...more].join(" ") + reference, next: problem.next };
   }
   if (error instanceof TypeError)
-    return { what: "The server cannot be reached.", next: "What is shown is what was last known. It is tried again by itself." };
+    return {
+      what: "The server cannot be reached.",
+      next: "What is shown is what was last known. It is tried again by itself.",
+    };
   return { what: error instanceof Error ? error.message : String(error), next: null };
 }
 
@@ -204,21 +207,13 @@ export function Answer<T>({
 }
 
 /** The browser's own modal: it keeps the focus, closes with Escape, and gives the focus back. */
-export function Dialog({
-  title,
-  onClose,
-  children,
-}: {
-  title: string;
-  onClose: () => void;
-  children: ReactNode;
-}) {
+export function Dialog({ title, onClose, children }: { title: string; onClose: () => void; children: ReactNode }) {
   const ref = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
     const dialog = ref.current;
+    // It leaves the top layer with its element; closing it here would tell its owner that the reader had closed it.
     if (dialog !== null && !dialog.open) dialog.showModal();
-    return () => dialog?.close();
   }, []);
   return (
     <dialog ref={ref} aria-labelledby={id} onClose={onClose}>

@@ -64,15 +64,14 @@ export function ProofPanel({ plan }: { plan: PlanView }) {
       )}
       {gaps.map((gap) => (
         <div className="cx gap" key={`${gap.holder} ${gap.verifier} ${gap.cause}`}>
-          <b>Declared gap.</b> Users of {gap.holder} may be refused at {gap.verifier} for up to {formatDuration(gap.boundMs)} (
-          {gapWords[gap.kind]}). {capital(gap.cause)}
+          <b>Declared gap.</b> Users of {gap.holder} may be refused at {gap.verifier} for up to{" "}
+          {formatDuration(gap.boundMs)} ({gapWords[gap.kind]}). {capital(gap.cause)}
         </div>
       ))}
       {plan.exposed.length === 0 ? null : (
         <div className="cx">
-          <b>Still open.</b>{" "}
-          {plan.exposed.map((each) => `${each.holder} to ${each.verifier}`).join(", ")}: the old version works there until it
-          is removed.
+          <b>Still open.</b> {plan.exposed.map((each) => `${each.holder} to ${each.verifier}`).join(", ")}: the old
+          version works there until it is removed.
         </div>
       )}
       {plan.notes.length + plan.unseen.length === 0 ? null : (

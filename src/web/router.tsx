@@ -75,18 +75,7 @@ const settings = createRoute({
 });
 
 export const router = createRouter({
-  routeTree: root.addChildren([
-    overview,
-    signIn,
-    inventory,
-    plan,
-    rotations,
-    rotation,
-    tasks,
-    task,
-    audit,
-    settings,
-  ]),
+  routeTree: root.addChildren([overview, signIn, inventory, plan, rotations, rotation, tasks, task, audit, settings]),
   basepath: basePath === "" ? "/" : basePath,
   defaultPreload: "intent",
   scrollRestoration: true,

@@ -74,13 +74,13 @@ export function Shell() {
       <div className="app">
         <Rail name={session.data.name ?? session.data.person!} version={session.data.version} />
         <div className="page">
-          <div className="top">
+          <header className="top">
             <Search />
             <LiveMark worker={session.data.live} />
             <Link to="/settings" className="btn ghost phone-only" aria-label="Settings">
               <Icon name="set" size={20} />
             </Link>
-          </div>
+          </header>
           <main id="main" ref={main} tabIndex={-1}>
             <Suspense fallback={<Loading what="the page" />}>
               <Outlet />
@@ -123,7 +123,7 @@ function Rail({ name, version }: { name: string; version: string }) {
     await navigate({ to: "/sign-in" });
   };
   return (
-    <div className="rail">
+    <aside className="rail" aria-label="Keyroll">
       <div className="brand">
         <Logo />
         Keyroll
@@ -156,14 +156,15 @@ function Rail({ name, version }: { name: string; version: string }) {
           </button>
         </div>
       </div>
-    </div>
+    </aside>
   );
 }
 
 function Search() {
   const navigate = useNavigate();
   const shown = useRouterState({
-    select: (state) => (state.location.pathname.endsWith("/inventory") ? ((state.location.search as { q?: string }).q ?? "") : ""),
+    select: (state) =>
+      state.location.pathname.endsWith("/inventory") ? ((state.location.search as { q?: string }).q ?? "") : "",
   });
   const [text, setText] = useState(shown);
   useEffect(() => setText(shown), [shown]);
@@ -199,7 +200,9 @@ function LiveMark({ worker }: { worker: boolean }) {
   const sources = overview.data?.sources ?? [];
   const bad = sources.filter((source) => source.stale || source.failing > 0).length;
   const last =
-    live.lastSeq === null || live.lastAtMs === null ? "" : `, last event ${live.lastSeq} at ${momentOf(live.lastAtMs, nowMs)}`;
+    live.lastSeq === null || live.lastAtMs === null
+      ? ""
+      : `, last event ${live.lastSeq} at ${momentOf(live.lastAtMs, nowMs)}`;
   let amber = true;
   let text: string;
   let more = "";
@@ -259,11 +262,14 @@ function Keys() {
 
 export function NotFound() {
   return (
-    <Empty title="There is no such page">
-      <p>
-        <Link to="/">Go to the overview</Link>
-      </p>
-    </Empty>
+    <>
+      <h1 className="sr">Not found</h1>
+      <Empty title="There is no such page">
+        <p>
+          <Link to="/">Go to the overview</Link>
+        </p>
+      </Empty>
+    </>
   );
 }
 

@@ -121,7 +121,11 @@ export function StepTable({
                   </tr>
                 )}
                 <Row step={step} state={state} columns={columns} />
-                {state?.task == null || state.state === "done" || renderTask === undefined ? null : (
+                {/* A task may stand for its check as well; it is shown once. */}
+                {state?.task == null ||
+                state.state === "done" ||
+                renderTask === undefined ||
+                states?.find((each) => each.task === state.task && each.state !== "done") !== state ? null : (
                   <tr className="task">
                     <td colSpan={width}>{renderTask(state.task)}</td>
                   </tr>
@@ -160,16 +164,23 @@ export function StepTable({
   );
 }
 
-const stateWords = { done: "done", doing: "being done", waiting: "waiting", todo: "not started", left: "left out" } as const;
+const stateWords = {
+  done: "done",
+  doing: "being done",
+  waiting: "waiting",
+  todo: "not started",
+  left: "left out",
+} as const;
 
 function Row({ step, state, columns }: { step: Step; state: State | null; columns: readonly Column[] }) {
   const now = state?.state ?? "todo";
   const current = now === "doing" || now === "waiting";
   const person = step.by === "person" || step.action === "approve";
   const kind = now === "done" ? "i-ok" : current ? (person ? "i-human" : "i-run") : "i-wait";
-  const under = [step.by === "person" ? "a person does it" : "", ...step.opensGap.map((gap) => `may refuse ${gap}`)].filter(
-    (each) => each !== "",
-  );
+  const under = [
+    step.by === "person" ? "a person does it" : "",
+    ...step.opensGap.map((gap) => `may refuse ${gap}`),
+  ].filter((each) => each !== "");
   const safe = columns.every(({ fact }) => fact === "canRollBack" || step.ifStopped[fact]);
   return (
     <tr

@@ -48,7 +48,9 @@ export function TaskCard({ task, inRun = false }: { task: TaskView; inRun?: bool
       setOpen(null);
       setComment("");
       await Promise.all(
-        ["listTasks", "getTask", "getRotation", "getOverview"].map((name) => queries.invalidateQueries({ queryKey: [name] })),
+        ["listTasks", "getTask", "getRotation", "getOverview"].map((name) =>
+          queries.invalidateQueries({ queryKey: [name] }),
+        ),
       );
     },
   });
@@ -58,13 +60,12 @@ export function TaskCard({ task, inRun = false }: { task: TaskView; inRun?: bool
     event.preventDefault();
     if (open !== null) act.mutate(open);
   };
-  const Title = inRun ? "h3" : "h2";
   return (
     <article className="do">
-      <Title className="big">
+      <h2>
         {inRun ? (mine ? "Your turn" : `${task.person}'s turn`) : task.title}
         {task.minutes === null ? "" : inRun ? `, about ${task.minutes} min` : ""}
-      </Title>
+      </h2>
       {inRun ? null : (
         <p className="under">
           <Link to="/rotations/$id" params={{ id: task.rotation }}>
@@ -121,7 +122,13 @@ export function TaskCard({ task, inRun = false }: { task: TaskView; inRun?: bool
               {open === "taskHandOver" ? (
                 <>
                   <label htmlFor={`to-${task.id}`}>To whom</label>
-                  <input id={`to-${task.id}`} value={to} onChange={(event) => setTo(event.target.value)} required maxLength={200} />
+                  <input
+                    id={`to-${task.id}`}
+                    value={to}
+                    onChange={(event) => setTo(event.target.value)}
+                    required
+                    maxLength={200}
+                  />
                 </>
               ) : null}
               <label htmlFor={`why-${task.id}`}>{open === "taskRefuse" ? "Why not" : "What they should know"}</label>
@@ -164,7 +171,8 @@ function TaskState({ task }: { task: TaskView }) {
     return (
       <Note tone={task.checked === null ? "run" : "green"} icon={task.checked === null ? "clock" : "check"}>
         <span role="status">
-          <b>{task.checked === null ? "Told. It is being checked." : "Done and checked."}</b> {task.checked?.detail ?? ""}
+          <b>{task.checked === null ? "Told. It is being checked." : "Done and checked."}</b>{" "}
+          {task.checked?.detail ?? ""}
         </span>
       </Note>
     );

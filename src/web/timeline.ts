@@ -33,7 +33,8 @@ export const sizes = { head: 34, lane: 46, pad: 8 } as const;
 const letter = 6.9;
 
 const endOf = (item: Item): number => Date.parse((item.expires ?? item.startBy ?? item.lastSafeStart)!);
-const startOf = (item: Item): number => Math.min(endOf(item), Date.parse((item.lastSafeStart ?? item.startBy ?? item.expires)!));
+const startOf = (item: Item): number =>
+  Math.min(endOf(item), Date.parse((item.lastSafeStart ?? item.startBy ?? item.expires)!));
 
 const steps: readonly number[] = [1 / 24, 6 / 24, 1, 7, 30, 91, 182, 365, 730, 1825, 3650].map((days) => days * dayMs);
 
@@ -68,16 +69,21 @@ export function layoutTimeline(
 
   const rows: Row[] = [];
   let y: number = sizes.head;
-  for (const owner of [...new Set(drawn.map((item) => item.owner))]) {
+  for (const owner of new Set(drawn.map((item) => item.owner))) {
     const mine = drawn.filter((item) => item.owner === owner).toSorted((a, b) => endOf(a) - endOf(b));
     const groups: Item[][] = [];
+    let last: Item[] | undefined;
     for (const item of mine) {
-      const last = groups.at(-1);
       // Only what nobody must start yet is folded: trouble always stands for itself.
       const calm = item.state === "fine" || item.state === "unknown";
       const near = last !== undefined && x(endOf(item)) - x(endOf(last[0]!)) < 26;
-      if (calm && near && (last[0]!.state === "fine" || last[0]!.state === "unknown")) last.push(item);
-      else groups.push([item]);
+      if (calm && near) {
+        last.push(item);
+        continue;
+      }
+      const group = [item];
+      groups.push(group);
+      if (calm) last = group;
     }
     const lanes: number[] = [];
     const bars = groups.map((group): Bar => {

@@ -23,7 +23,9 @@ export const dueMarks: Readonly<Record<CredentialItem["state"], Mark>> = {
 
 /** What is stale is never shown as fine. */
 export function dueMark(item: { readonly state: CredentialItem["state"]; readonly stale: boolean }): Mark {
-  return item.stale && item.state === "fine" ? { tone: "plain", icon: "clock", word: "Was fine" } : dueMarks[item.state];
+  return item.stale && item.state === "fine"
+    ? { tone: "plain", icon: "clock", word: "Was fine" }
+    : dueMarks[item.state];
 }
 
 export function rotationMark(row: Pick<RotationItem, "status" | "turn">): Mark {
@@ -60,7 +62,8 @@ export const hasWayBack = (plan: Pick<PlanView, "mode" | "direction" | "from">):
   plan.mode === "planned" && plan.direction === "forward" && plan.from !== null;
 
 const number = new Intl.NumberFormat("en");
-export const count = (n: number, one: string, many = `${one}s`): string => `${number.format(n)} ${n === 1 ? one : many}`;
+export const count = (n: number, one: string, many = `${one}s`): string =>
+  `${number.format(n)} ${n === 1 ? one : many}`;
 export const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 export const short = (digest: string): string => digest.slice(0, 8);
 /** Enough of a fingerprint to tell two apart; the whole of it is in the title. */
@@ -84,14 +87,20 @@ export function safetySentence(plan: Pick<PlanView, "safety">): string {
   }
 }
 
-export const gapWords = { race: "may be lucky", unavoidable: "unavoidable", unknown: "cause not searched whole" } as const;
+export const gapWords = {
+  race: "may be lucky",
+  unavoidable: "unavoidable",
+  unknown: "cause not searched whole",
+} as const;
 
 /** `v1 to v2` of versions that carry their credential's name. */
 export function versionName(id: string | null): string {
   if (id === null) return "none";
   const at = Math.max(id.lastIndexOf("@"), id.lastIndexOf("#"), id.lastIndexOf("/"));
-  return at < 0 ? id : id.slice(at + 1);
+  return at < 0 ? id : `v${id.slice(at + 1)}`;
 }
+export const fromTo = (from: string | null, to: string | null): string =>
+  from === null ? `first version, ${versionName(to)}` : `${versionName(from)} to ${versionName(to)}`;
 export const takes = (step: PlanView["steps"][number]): string => {
   if (step.action === "approve") return "a person decides";
   if (step.action === "window") return "waits for its window";

@@ -39,7 +39,11 @@ export function Audit() {
   const query = useInfiniteQuery({
     queryKey: ["listAudit", filter],
     queryFn: ({ pageParam, signal }) =>
-      read("listAudit", { query: { ...filter, limit: 100, ...(pageParam === "" ? {} : { cursor: pageParam }) } }, signal),
+      read(
+        "listAudit",
+        { query: { ...filter, limit: 100, ...(pageParam === "" ? {} : { cursor: pageParam }) } },
+        signal,
+      ),
     initialPageParam: "",
     getNextPageParam: (last) => last.nextCursor,
   });
@@ -77,13 +81,14 @@ export function Audit() {
       <div role="status">
         {verify.data === undefined ? null : verify.data.ok ? (
           <Note tone="green" icon="shield">
-            <b>The chain is whole: {count(verify.data.records ?? 0, "record")}.</b> The file of the export is checked without this
-            server by <code className="mono">keyroll audit verify FILE</code>.
+            <b>The chain is whole: {count(verify.data.records ?? 0, "record")}.</b> The file of the export is checked
+            without this server by <code className="mono">keyroll audit verify FILE</code>.
           </Note>
         ) : (
           <Note tone="red" icon="warn">
             <b>
-              The chain is broken{verify.data.seq === null ? "" : ` at record ${verify.data.seq}`}: {verify.data.problem}.
+              The chain is broken{verify.data.seq === null ? "" : ` at record ${verify.data.seq}`}:{" "}
+              {verify.data.problem}.
             </b>{" "}
             {verify.data.detail}
           </Note>
@@ -146,12 +151,18 @@ export function Audit() {
                     {entry.actor}
                     {entry.credential === null ? null : (
                       <>
-                        , <Link to="/audit" search={{ credential: entry.credential }}>{entry.credential}</Link>
+                        ,{" "}
+                        <Link to="/audit" search={{ credential: entry.credential }}>
+                          {entry.credential}
+                        </Link>
                       </>
                     )}
                     {entry.rotation === null ? null : (
                       <>
-                        , <Link to="/rotations/$id" params={{ id: entry.rotation }}>rotation {entry.rotation}</Link>
+                        ,{" "}
+                        <Link to="/rotations/$id" params={{ id: entry.rotation }}>
+                          rotation {entry.rotation}
+                        </Link>
                       </>
                     )}
                   </span>
@@ -164,7 +175,12 @@ export function Audit() {
           </ol>
           {query.hasNextPage ? (
             <p className="body">
-              <button type="button" className="btn" disabled={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>
+              <button
+                type="button"
+                className="btn"
+                disabled={query.isFetchingNextPage}
+                onClick={() => void query.fetchNextPage()}
+              >
                 {query.isFetchingNextPage ? "Loading" : "Older records"}
               </button>
             </p>

@@ -7,7 +7,7 @@ import { client, queries, useRead } from "../api.ts";
 import { Icon } from "../icon.tsx";
 import { Answer, Fingerprint, MarkTag, Note, ProblemNote, Time } from "../parts.tsx";
 import { formatDuration } from "../time.ts";
-import { capital, count, dueMark, phaseWords, rotationMark, versionName } from "../words.ts";
+import { capital, count, dueMark, phaseWords, fromTo, rotationMark, versionName } from "../words.ts";
 
 export function CredentialPanel({ name, onClose }: { name: string; onClose: () => void }) {
   const query = useRead("getCredential", { params: { name } });
@@ -46,11 +46,12 @@ export function CredentialPanel({ name, onClose }: { name: string; onClose: () =
 function Detail({ view }: { view: CredentialDetail }) {
   const look = useMutation({
     mutationFn: () => client.call("observeCredential", { params: { name: view.name }, body: {} }),
-    onSettled: () => Promise.all([
-      queries.invalidateQueries({ queryKey: ["getCredential"] }),
-      queries.invalidateQueries({ queryKey: ["listCredentials"] }),
-      queries.invalidateQueries({ queryKey: ["getOverview"] }),
-    ]),
+    onSettled: () =>
+      Promise.all([
+        queries.invalidateQueries({ queryKey: ["getCredential"] }),
+        queries.invalidateQueries({ queryKey: ["listCredentials"] }),
+        queries.invalidateQueries({ queryKey: ["getOverview"] }),
+      ]),
   });
   const running = view.rotation;
   const { policy } = view;
@@ -107,7 +108,13 @@ function Detail({ view }: { view: CredentialDetail }) {
                 {place.title}
                 {place.system === null ? "" : `, ${place.system}`} · {place.roles.join(", ")}
                 {place.current === null ? "" : ` · has ${versionName(place.current)}`} ·{" "}
-                {place.seen === null ? "never seen" : <>seen <Time at={place.seen} /></>}
+                {place.seen === null ? (
+                  "never seen"
+                ) : (
+                  <>
+                    seen <Time at={place.seen} />
+                  </>
+                )}
                 {place.human ? " · a person does it" : ""}
               </small>
               {place.error === null ? null : <small className="c-red">{place.error}</small>}
@@ -172,21 +179,34 @@ function Detail({ view }: { view: CredentialDetail }) {
       )}
       <div className="sect">
         <h3>Versions</h3>
+        {view.versions.length === 0 ? <p className="mut small">None yet: a start takes in what is there.</p> : null}
         <ul className="copies">
           {view.versions.slice(0, 8).map((version) => (
             <li key={version.id}>
-              <Icon name={version.state === "current" ? "check" : version.state === "compromised" ? "warn" : "clock"} size={13} />
+              <Icon
+                name={version.state === "current" ? "check" : version.state === "compromised" ? "warn" : "clock"}
+                size={13}
+              />
               <span>
-                {versionName(version.id)} <span className="mut">{version.state}</span> <Fingerprint value={version.fingerprint} />
+                {versionName(version.id)} <span className="mut">{version.state}</span>{" "}
+                <Fingerprint value={version.fingerprint} />
               </span>
               <small>
                 made <Time at={version.created} as="day" />
-                {version.expires === null ? "" : <>, expires <Time at={version.expires} as="day" /></>}
+                {version.expires === null ? (
+                  ""
+                ) : (
+                  <>
+                    , expires <Time at={version.expires} as="day" />
+                  </>
+                )}
               </small>
             </li>
           ))}
         </ul>
-        {view.versions.length > 8 ? <p className="mut small">{view.versions.length - 8} older ones are in the audit.</p> : null}
+        {view.versions.length > 8 ? (
+          <p className="mut small">{view.versions.length - 8} older ones are in the audit.</p>
+        ) : null}
       </div>
       <div className="sect">
         <h3>Rotations</h3>
@@ -196,7 +216,7 @@ function Detail({ view }: { view: CredentialDetail }) {
             <li key={row.id}>
               <Icon name={rotationMark(row).icon} size={13} />
               <Link to="/rotations/$id" params={{ id: row.id }}>
-                {versionName(row.from)} to {versionName(row.to)}, {rotationMark(row).word.toLowerCase()}
+                {fromTo(row.from, row.to)}, {rotationMark(row).word.toLowerCase()}
               </Link>
               <small>
                 <Time at={row.started} as="both" /> by {row.startedBy}

@@ -85,8 +85,8 @@ function Nothing({ view }: { view: View }) {
         <section className="card">
           <h2>Declare a credential</h2>
           <p className="mut">
-            Name it in <code className="mono">keyroll.yaml</code> with the places that hold it and the places that trust it.{" "}
-            <code className="mono">keyroll init</code> writes a first one.
+            Name it in <code className="mono">keyroll.yaml</code> with the places that hold it and the places that trust
+            it. <code className="mono">keyroll init</code> writes a first one.
           </p>
         </section>
         <section className="card">
@@ -130,8 +130,7 @@ function Timeline({ view }: { view: View }) {
   const toggle = (
     <button
       type="button"
-      className="btn ghost"
-      aria-pressed={asTable}
+      className="btn ghost tlink"
       onClick={() => void navigate({ to: "/", search: asTable ? {} : { view: "table" }, replace: true })}
     >
       {asTable ? "View as timeline" : "View as table"}
@@ -161,7 +160,7 @@ function Timeline({ view }: { view: View }) {
                 const start = item.lastSafeStart ?? item.startBy;
                 return (
                   <li key={item.credential}>
-                    <b className={`c-${dueMark(item).tone}`}>
+                    <b className={dueMark(item).tone === "green" ? "mut" : `c-${dueMark(item).tone}`}>
                       {start === null ? "" : <Time at={start} as="day" />}
                     </b>
                     <span>
@@ -328,7 +327,10 @@ function BarMark({ bar, y, nowMs }: { bar: Bar; y: number; nowMs: number }) {
     </>
   );
   return many ? (
-    <Link to="/inventory" search={{ q: `owner:${/\s/.test(first.owner) ? `"${first.owner}"` : first.owner}`, sort: "lastSafeStart" }}>
+    <Link
+      to="/inventory"
+      search={{ q: `owner:${/\s/.test(first.owner) ? `"${first.owner}"` : first.owner}`, sort: "lastSafeStart" }}
+    >
       {drawn}
     </Link>
   ) : (
@@ -369,7 +371,9 @@ function TimelineTable({ view }: { view: View }) {
                 <td>{start === null ? "–" : <Time at={start} as="both" />}</td>
                 <td>{item.neededMs === null ? "not known" : roughly(item.neededMs)}</td>
                 <td>
-                  {item.expires === null ? "never" : `${dayOf(msOf(item.expires), nowMs)}, ${relativeOf(msOf(item.expires), nowMs)}`}
+                  {item.expires === null
+                    ? "never"
+                    : `${dayOf(msOf(item.expires), nowMs)}, ${relativeOf(msOf(item.expires), nowMs)}`}
                 </td>
               </tr>
             );
@@ -394,7 +398,9 @@ function DoNext({ view }: { view: View }) {
     <Card title="Do next" note="by last safe start" className="next">
       {view.doNext.length === 0 ? (
         <p className="body mut">
-          {view.stale || view.verdict.level === "unknown" ? "Nothing that is known of. Some of what is known is old." : "Nothing."}
+          {view.stale || view.verdict.level === "unknown"
+            ? "Nothing that is known of. Some of what is known is old."
+            : "Nothing."}
         </p>
       ) : (
         <ol>
@@ -406,7 +412,10 @@ function DoNext({ view }: { view: View }) {
                 <div>
                   <h3>
                     {each.credential}{" "}
-                    <Tag tone={each.headline === "Stopped" ? "red" : (mark.tone ?? due.tone)} icon={mark.icon ?? due.icon}>
+                    <Tag
+                      tone={each.headline === "Stopped" ? "red" : (mark.tone ?? due.tone)}
+                      icon={mark.icon ?? due.icon}
+                    >
                       {each.headline}
                     </Tag>
                   </h3>
@@ -464,9 +473,11 @@ function OutOfStep({ view }: { view: View }) {
                   </span>
                 </th>
                 <td className={copy.inStep === false ? "c-red" : ""}>
-                  {copy.has === null ? null : <>{versionName(copy.has)} </>}
-                  <Fingerprint value={copy.fingerprint} />{" "}
-                  {copy.inStep === null ? "not seen" : copy.inStep ? "current" : "another"}
+                  {copy.has === null ? "not known" : versionName(copy.has)}{" "}
+                  {copy.fingerprint === copy.has || copy.fingerprint === "unknown" ? null : (
+                    <Fingerprint value={copy.fingerprint} />
+                  )}
+                  {copy.inStep === null ? ", not seen lately" : copy.inStep ? " current" : ""}
                 </td>
               </tr>
             ))}
@@ -487,7 +498,16 @@ function OutOfStep({ view }: { view: View }) {
 function Fresh({ view }: { view: View }) {
   const nowMs = useNow();
   return (
-    <Card title="How fresh this is" note={view.seen === null ? undefined : <>oldest look <Time at={view.seen} /></>}>
+    <Card
+      title="How fresh this is"
+      note={
+        view.seen === null ? undefined : (
+          <>
+            oldest look <Time at={view.seen} />
+          </>
+        )
+      }
+    >
       <ul className="fresh">
         {view.sources.map((source) => {
           const age = source.seen === null ? "never seen" : roughly(Math.max(0, nowMs - msOf(source.seen)));
@@ -507,4 +527,3 @@ function Fresh({ view }: { view: View }) {
     </Card>
   );
 }
-

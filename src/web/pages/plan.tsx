@@ -10,7 +10,7 @@ import { ProofPanel } from "../proof.tsx";
 import { may, useSession } from "../session.ts";
 import { StepTable } from "../steps.tsx";
 import { formatDuration, msOf } from "../time.ts";
-import { count, hasWayBack, short, versionName } from "../words.ts";
+import { count, fromTo, hasWayBack, short, versionName } from "../words.ts";
 
 type Option = PlanPreview["options"][number];
 const strategies = {
@@ -78,7 +78,12 @@ function Preview({
   const [asking, setAsking] = useState(false);
   const option = preview.options.find((each) => each.plan.strategy === strategy) ?? preview.options[0];
   const first = useRef(option?.plan.digest);
-  if (option === undefined) return <Note tone="plain" icon="help">There is nothing to plan.</Note>;
+  if (option === undefined)
+    return (
+      <Note tone="plain" icon="help">
+        There is nothing to plan.
+      </Note>
+    );
   const { plan } = option;
   const allowed = may(session.data, "operate", plan.owner);
   const changed = first.current !== plan.digest && !breach;
@@ -91,9 +96,7 @@ function Preview({
             <Tag tone={option.startable ? "run" : "plain"} icon={option.startable ? "play" : "lock"}>
               {option.startable ? "Not started" : "Cannot be started"}
             </Tag>
-            <span>
-              {versionName(plan.from)} to {versionName(plan.to)}
-            </span>
+            <span>{fromTo(plan.from, plan.to)}</span>
             <span>{count(plan.steps.length, "step")}</span>
             <span>About {formatDuration(plan.estimateMs)}</span>
             <span>
@@ -127,8 +130,8 @@ function Preview({
       </header>
       {changed ? (
         <Note tone="amber" icon="warn">
-          <b>The plan has changed since you opened this page.</b> It was {short(first.current!)}; read it again before you start
-          it.
+          <b>The plan has changed since you opened this page.</b> It was {short(first.current!)}; read it again before
+          you start it.
         </Note>
       ) : null}
       {option.startable || option.whyNot === null ? null : (

@@ -12,7 +12,7 @@ import { ProofPanel } from "../proof.tsx";
 import { StepTable, taskOf } from "../steps.tsx";
 import { TaskCard } from "../task.tsx";
 import { formatDuration, momentOf, msOf, roughly } from "../time.ts";
-import { capital, phaseWords, rotationMark, short, versionName } from "../words.ts";
+import { capital, fromTo, phaseWords, rotationMark, short, versionName } from "../words.ts";
 
 export function RotationPage() {
   const { id } = useParams({ strict: false }) as { id: string };
@@ -70,15 +70,14 @@ function Run({ view }: { view: RotationView }) {
                 Step {view.step} of {view.steps}
               </span>
             )}
-            <span>
-              {versionName(view.from)} to {versionName(view.to)}
-            </span>
+            <span>{fromTo(view.from, view.to)}</span>
             <span>
               Started <Time at={view.started} as="moment" /> by {view.startedBy}
             </span>
             {ended ? (
               <span>
-                Ended <Time at={view.ended!} as="moment" />, after {formatDuration(msOf(view.ended!) - msOf(view.started))}
+                Ended <Time at={view.ended!} as="moment" />, after{" "}
+                {formatDuration(msOf(view.ended!) - msOf(view.started))}
               </span>
             ) : null}
             <span>
@@ -110,7 +109,9 @@ function Run({ view }: { view: RotationView }) {
         </div>
       </header>
       <Situation view={view} />
-      {view.waitsForApproval === null ? null : <Approval key={view.planDigest + view.waitsForApproval.phase} view={view} />}
+      {view.waitsForApproval === null ? null : (
+        <Approval key={view.planDigest + view.waitsForApproval.phase} view={view} />
+      )}
       {plan.expires === null || ended ? null : <Budget view={view} />}
       <div className="grid">
         <StepTable
@@ -136,7 +137,11 @@ function Situation({ view }: { view: RotationView }) {
   if (view.status === "halted" || view.status === "paused")
     return (
       <Note tone={view.status === "halted" ? "red" : "amber"} icon={view.status === "halted" ? "warn" : "pause"}>
-        <b>{capital(view.reason ?? (view.status === "halted" ? "It has stopped and needs a decision." : "It is paused."))}</b>
+        <b>
+          {capital(
+            view.reason ?? (view.status === "halted" ? "It has stopped and needs a decision." : "It is paused."),
+          )}
+        </b>
         <p>
           {view.safeToStop
             ? "Everybody still gets in, and nothing gets worse while it stands here."
@@ -191,9 +196,7 @@ function Budget({ view }: { view: RotationView }) {
             <b className="c-red">The rest may not fit before the old version expires.</b>
           )}
         </span>
-        <span className="mut">
-          {expires > nowMs ? `${roughly(expires - nowMs)} to expiry` : "expired"}
-        </span>
+        <span className="mut">{expires > nowMs ? `${roughly(expires - nowMs)} to expiry` : "expired"}</span>
       </div>
       <div
         className="bar"
@@ -215,7 +218,12 @@ function Budget({ view }: { view: RotationView }) {
 
 function Act({ verb, view, onClose }: { verb: keyof typeof verbs; view: RotationView; onClose: () => void }) {
   const [comment, setComment] = useState("");
-  const operation = { pause: "pauseRotation", resume: "resumeRotation", rollback: "rollBackRotation", cancel: "cancelRotation" } as const;
+  const operation = {
+    pause: "pauseRotation",
+    resume: "resumeRotation",
+    rollback: "rollBackRotation",
+    cancel: "cancelRotation",
+  } as const;
   const act = useMutation({
     mutationFn: () =>
       client.call(operation[verb], {
@@ -254,7 +262,9 @@ function Act({ verb, view, onClose }: { verb: keyof typeof verbs; view: Rotation
 function Approval({ view }: { view: RotationView }) {
   const waits = view.waitsForApproval!;
   const [comment, setComment] = useState("");
-  const steps = view.plan.steps.filter((step) => waits.phase === "plan" || step.phase === waits.phase);
+  const steps = view.plan.steps.filter(
+    (step) => step.action !== "approve" && (waits.phase === "plan" || step.phase === waits.phase),
+  );
   const answer = useMutation({
     mutationFn: (verdict: "approveRotation" | "rejectRotation") =>
       client.call(verdict, {
@@ -305,7 +315,12 @@ function Approval({ view }: { view: RotationView }) {
                 <Icon name="check" />
                 Approve
               </button>
-              <button type="button" className="btn" disabled={answer.isPending} onClick={() => answer.mutate("rejectRotation")}>
+              <button
+                type="button"
+                className="btn"
+                disabled={answer.isPending}
+                onClick={() => answer.mutate("rejectRotation")}
+              >
                 Reject, and pause it
               </button>
             </div>
@@ -324,7 +339,10 @@ function Approvals({ view }: { view: RotationView }) {
       <ul className="rows small">
         {view.approvals.map((each) => (
           <li key={`${each.phase} ${each.person} ${each.at}`}>
-            <Tag tone={each.verdict === "approved" ? "green" : "red"} icon={each.verdict === "approved" ? "check" : "x"}>
+            <Tag
+              tone={each.verdict === "approved" ? "green" : "red"}
+              icon={each.verdict === "approved" ? "check" : "x"}
+            >
               {each.verdict}
             </Tag>{" "}
             {phaseWords[each.phase]} by {each.person}, <Time at={each.at} as="moment" />

@@ -2,7 +2,7 @@ import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useRead } from "../api.ts";
 import { rotationStatuses } from "../rotation-statuses.ts";
 import { Answer, Empty, MarkTag, Time, useTitle } from "../parts.tsx";
-import { count, rotationMark, versionName } from "../words.ts";
+import { count, fromTo, rotationMark } from "../words.ts";
 
 const filters = [
   ["", "All"],
@@ -79,7 +79,7 @@ export function Rotations() {
                       </h2>
                       <p>
                         {row.mode === "breach" ? "Breach, " : ""}
-                        {versionName(row.from)} to {versionName(row.to)}
+                        {fromTo(row.from, row.to)}
                         {row.direction === "back" ? ", on the way back" : ""}.{" "}
                         {row.ended !== null
                           ? ""

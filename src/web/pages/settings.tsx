@@ -38,10 +38,35 @@ export function Settings() {
 }
 
 function Systems({ view }: { view: SettingsView }) {
+  const overview = useRead("getOverview", {});
+  const others = (overview.data?.sources ?? []).filter(
+    (source) => !view.systems.some((system) => system.name === source.name),
+  );
   return (
     <Card title="Systems" note="how fresh, and what they do not let Keyroll do">
-      {view.systems.length === 0 ? <p className="body mut">No place is declared.</p> : null}
       <ul className="rows">
+        {others.map((source) => (
+          <li key={source.name}>
+            <b>{source.title}</b>{" "}
+            <Tag
+              tone={source.stale || source.failing > 0 ? "amber" : "green"}
+              icon={source.stale || source.failing > 0 ? "warn" : "check"}
+            >
+              {source.failing > 0 ? `${source.failing} of ${source.places} failing` : source.stale ? "Stale" : "Seen"}
+            </Tag>
+            <p className="mut small">
+              {count(source.places, "place")} without a system of their own,{" "}
+              {source.seen === null ? (
+                "never seen"
+              ) : (
+                <>
+                  oldest look <Time at={source.seen} />
+                </>
+              )}
+            </p>
+            {source.error === null ? null : <div className="cx">{source.error}</div>}
+          </li>
+        ))}
         {view.systems.map((system) => (
           <li key={system.name}>
             <b>{system.name}</b>{" "}
@@ -49,10 +74,21 @@ function Systems({ view }: { view: SettingsView }) {
               tone={system.stale || system.failing.length > 0 ? "amber" : "green"}
               icon={system.stale || system.failing.length > 0 ? "warn" : "check"}
             >
-              {system.failing.length > 0 ? `${system.failing.length} of ${system.places} failing` : system.stale ? "Stale" : "Seen"}
+              {system.failing.length > 0
+                ? `${system.failing.length} of ${system.places} failing`
+                : system.stale
+                  ? "Stale"
+                  : "Seen"}
             </Tag>
             <p className="mut small">
-              {system.title}, {count(system.places, "place")}, {system.seen === null ? "never seen" : <>seen <Time at={system.seen} /></>}
+              {system.title}, {count(system.places, "place")},{" "}
+              {system.seen === null ? (
+                "never seen"
+              ) : (
+                <>
+                  seen <Time at={system.seen} />
+                </>
+              )}
             </p>
             {system.failing.map((each) => (
               <div className="cx" key={`${each.credential} ${each.place}`}>
@@ -90,7 +126,9 @@ function Doctor() {
     >
       {run.error === null ? null : <ProblemNote error={run.error} />}
       {run.data === undefined ? (
-        <p className="body mut">Looks at everything that has to be right: the database, keys, clocks, permissions, every place.</p>
+        <p className="body mut">
+          Looks at everything that has to be right: the database, keys, clocks, permissions, every place.
+        </p>
       ) : (
         <>
           <div className="body" role="status">
@@ -176,7 +214,9 @@ function Installation({ view }: { view: SettingsView }) {
               <li key={`${connector.family} ${connector.type}`}>
                 <b>{connector.title}</b> <span className="mono mut">{connector.type}</span>
                 <br />
-                <span className="mut">{connector.permissions.length === 0 ? "nothing more" : connector.permissions.join("; ")}</span>
+                <span className="mut">
+                  {connector.permissions.length === 0 ? "nothing more" : connector.permissions.join("; ")}
+                </span>
               </li>
             ))}
           </ul>

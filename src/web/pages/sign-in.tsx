@@ -79,8 +79,7 @@ export function SignIn() {
             </button>
           </form>
           <p className="mut small">
-            No link? On the server run <code className="mono">keyroll serve</code> again: it prints a new one, good from that
-            machine.
+            No link? On the server <code className="mono">keyroll sign-in</code> prints a new one, good on that machine.
           </p>
         </>
       )}

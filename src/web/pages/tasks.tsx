@@ -15,7 +15,9 @@ export function Tasks() {
       <header className="hd">
         <div>
           <h1>Tasks</h1>
-          <div className="meta">What only a person can do, with the exact values. It is checked before anything goes on.</div>
+          <div className="meta">
+            What only a person can do, with the exact values. It is checked before anything goes on.
+          </div>
         </div>
       </header>
       <div className="filters" role="group" aria-label="Which">
