@@ -509,7 +509,11 @@ export function provisioningService(lab: Lab, limiter: Taker): Service {
         peer: request.peer,
       };
       operations.set(operation.id, operation);
-      return { status: 202, headers: { "retry-after": "3" }, body: { operationId: operation.id, status: "assigning" } };
+      return {
+        status: 202,
+        headers: { "retry-after": String(Math.round(lab.span(3_000) / 1000)) },
+        body: { operationId: operation.id, status: "assigning" },
+      };
     }
     if (verb === "operations" && request.method === "GET") {
       const operation = operations.get(operationId ?? "");
@@ -521,7 +525,7 @@ export function provisioningService(lab: Lab, limiter: Taker): Service {
       if (operation.done === undefined && lab.now() < operation.readyMs)
         return {
           status: 202,
-          headers: { "retry-after": "3" },
+          headers: { "retry-after": String(Math.round(lab.span(3_000) / 1000)) },
           body: { operationId: operation.id, status: "assigning" },
         };
       operation.done ??= assign(service, operation);

@@ -201,6 +201,8 @@ export function vaultService(
     return Object.fromEntries(entries);
   }
   const body = (request: LabRequest): Json => jsonBody(request) ?? bad("Request body is not valid JSON.");
+  /** The service says 10 seconds. */
+  const pollAfterS = (): string => String(Math.round(lab.span(10_000) / 1000));
   const newVersion = (): string => lab.ids.hex(32);
 
   function listReply(request: LabRequest, items: readonly Json[]): Reply {
@@ -569,7 +571,7 @@ export function vaultService(
       status: 202,
       headers: {
         location: `${request.origin}/certificates/${certificate.name}/pending?api-version=${request.query.get("api-version")}&request_id=${certificate.pending.requestId}`,
-        "retry-after": "10",
+        "retry-after": pollAfterS(),
       },
       body: pendingView(request, certificate),
     };
@@ -783,7 +785,7 @@ export function vaultService(
         if (request.method !== "GET") lab.changed();
         return {
           status: 200,
-          ...(view["status"] === "inProgress" ? { headers: { "retry-after": "10" } } : {}),
+          ...(view["status"] === "inProgress" ? { headers: { "retry-after": pollAfterS() } } : {}),
           body: view,
         };
       }

@@ -36,7 +36,9 @@ async function runLab({ session, app }: Context, options: LabOptions): Promise<v
   const profiles = Object.keys(faultProfiles) as (keyof typeof faultProfiles)[];
   const faults = profiles.find((each) => each === options.faults);
   if (faults === undefined)
-    throw new Problem("usage", `--faults ${options.faults} is not a profile.`, { next: `Write ${listed(profiles)}.` });
+    throw new Problem("usage", `--faults ${options.faults} is not a profile.`, {
+      next: `Write one of ${listed(profiles)}.`,
+    });
   const folder = options.folder === undefined ? undefined : path.resolve(session.io.cwd, options.folder);
   const tenant = await startTenant({
     seed: options.seed ?? crypto.randomUUID().slice(0, 8),
