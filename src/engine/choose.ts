@@ -41,7 +41,7 @@ export async function choose(
     const hindrance =
       place === undefined
         ? null
-        : (hindranceTo(turn, effect, place, nowMs) ?? (await leftToOthers(turn, effect, place, nowMs)));
+        : (hindranceTo(turn, effect, place, nowMs, offered) ?? (await leftToOthers(turn, effect, place, nowMs)));
     if (typeof hindrance === "string") return await halt(turn, hindrance);
     if (hindrance !== null) waits.push(hindrance);
     else if (lateRequestIsOver(turn, effect)) return await lookAgain(turn);

@@ -93,6 +93,33 @@ describe("what lags is waited for", () => {
     expect(bench.clock.now() - beforeMs).toBeGreaterThanOrEqual(60_000 + 45_000 + 30_000 + 60_000);
   });
 
+  test("a place that verifies and holds waits in each role for that role alone", async () => {
+    bench = await openBench({ db, seed: 11 });
+    const values = ["old-password"];
+    await bench.apply(
+      simple(bench, {
+        places: [
+          bench.world.verifier("db", { values }),
+          bench.world.declare("gateway", ["db"], {
+            values,
+            copies: 3,
+            traits: { roles: ["verifier", "holder"], propagationMs: 600_000, refreshMs: 600_000 },
+          }),
+          bench.world.holder("env", ["gateway"], { values }),
+        ],
+      }),
+    );
+    const started = await bench.start(bench.name);
+    await bench.run(started.id);
+    await expectRolled(started.id);
+    expect(bench.world.place("gateway").values()).toEqual([bench.world.place("env").currentValue()]);
+    const at = (verb: string, place: string): number =>
+      bench.world.calls.find((call) => call.verb === verb && call.place === place)!.atMs;
+    // What it trusts is still travelling when it begins to use the new version itself; only its own clients wait for that.
+    expect(at("activate", "gateway") - at("add", "gateway")).toBeLessThan(60_000);
+    expect(at("activate", "env") - at("add", "gateway")).toBeGreaterThanOrEqual(600_000);
+  });
+
   test("soak and windows hold removal back and say until when", async () => {
     bench = await openBench({ db, startMs: Date.UTC(2027, 0, 15, 12) });
     await bench.apply(
