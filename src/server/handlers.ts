@@ -296,7 +296,6 @@ export const handlers: { readonly [K in Handled]: Handler<K> } = {
   async listRotations({ services, who, query }) {
     const snapshot = await services.snapshots.get();
     const { store } = await services.app.engine();
-    const may = readable(who);
     const statuses: readonly RotationStatus[] | null =
       query.status === undefined
         ? null
@@ -305,33 +304,25 @@ export const handlers: { readonly [K in Handled]: Handler<K> } = {
           : query.status === "ended"
             ? ["done", "rolled-back", "cancelled"]
             : [query.status];
-    const words = (query.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = (
-      await store.rotations.list({
-        limit: 100_000,
-        ...(query.credential === undefined ? {} : { credential: query.credential }),
-        ...(statuses === null ? {} : { statuses }),
-      })
-    ).filter(
-      (row) =>
-        may(snapshot.owners.get(row.credential) ?? "") &&
-        words.every((word) =>
-          `${row.id} ${row.credential} ${row.startedBy} ${row.status}`.toLowerCase().includes(word),
-        ),
-    );
-    const keyOf = (row: RotationRow): readonly Key1[] => [row.createdAtMs, row.id];
-    const page = pageOf(
-      rows.toSorted((a, b) => compareKeys(keyOf(a), keyOf(b), true)),
-      keyOf,
-      {
-        about: ["rotations", query.q ?? "", query.status ?? "", query.credential ?? ""],
-        cursor: query.cursor,
-        limit: query.limit,
-        descending: true,
-        keyLength: 2,
-      },
-    );
-    return { items: page.items.map((row) => itemOf(snapshot, row)), nextCursor: page.nextCursor, total: page.total };
+    const about = ["rotations", query.q ?? "", query.status ?? "", query.credential ?? ""];
+    const after = readCursor(about, query.cursor, 2);
+    const owners = ownersByPermission(who!).read;
+    const { rows, total } = await store.rotations.page({
+      limit: query.limit + 1,
+      words: (query.q ?? "").split(/\s+/).filter(Boolean),
+      ...(owners.includes("*") ? {} : { owners }),
+      ...(query.credential === undefined ? {} : { credential: query.credential }),
+      ...(statuses === null ? {} : { statuses }),
+      ...(after === null ? {} : { before: { createdAtMs: Number(after[0]), id: String(after[1]) } }),
+    });
+    const items = rows.slice(0, query.limit);
+    const last = items.at(-1);
+    return {
+      items: items.map((row) => itemOf(snapshot, row)),
+      nextCursor:
+        rows.length > query.limit && last !== undefined ? writeCursor(about, [last.createdAtMs, last.id]) : null,
+      total,
+    };
   },
 
   async startRotation(call) {

@@ -422,6 +422,47 @@ function rotationQueries(db: Db): Queries["rotations"] {
       const row = await activeOf(credential);
       return row === undefined ? undefined : rotationRow(row);
     },
+    async page({ credential, statuses, owners, words = [], before, limit }) {
+      const wanted = () =>
+        db
+          .selectFrom("rotations")
+          .$if(credential !== undefined, (query) => query.where("rotations.credential", "=", credential!))
+          .$if(statuses !== undefined, (query) => query.where("rotations.status", "in", [...statuses!]))
+          .$if(owners !== undefined, (query) =>
+            query.where("rotations.credential", "in", (from) =>
+              from
+                .selectFrom("credentials")
+                .select("credentials.name")
+                .where(sql<boolean>`credentials.owner = any(${[...owners!]}::text[])`),
+            ),
+          )
+          .where(({ and }) =>
+            and(
+              words.map(
+                (word) =>
+                  sql<boolean>`position(lower(${word}) in lower(concat_ws(' ', rotations.id, rotations.credential, rotations.started_by, rotations.status))) > 0`,
+              ),
+            ),
+          );
+      // What leaves here has milliseconds, so that is what a page can go on from.
+      const createdAt = sql<number>`date_trunc('milliseconds', rotations.created_at)`;
+      const rows = await wanted()
+        .selectAll()
+        .$if(before !== undefined, (query) => {
+          const at = new Date(before!.createdAtMs);
+          return query.where(
+            sql<boolean>`(${createdAt} < ${at} or (${createdAt} = ${at} and rotations.id > ${before!.id}))`,
+          );
+        })
+        .orderBy(createdAt, "desc")
+        .orderBy("rotations.id")
+        .limit(limit)
+        .execute();
+      const { total } = await wanted()
+        .select((eb) => eb.fn.countAll<number>().as("total"))
+        .executeTakeFirstOrThrow();
+      return { rows: rows.map(rotationRow), total };
+    },
     async list(filter = {}) {
       let query = db
         .selectFrom("rotations")

@@ -472,6 +472,18 @@ interface RotationQueries {
     readonly statuses?: readonly RotationStatus[];
     readonly limit?: number;
   }): Promise<readonly RotationRow[]>;
+  /**
+   * The same in pages, with how many there are in all. `owners`: of their credentials. `words`: each in the id, the credential, the starter or the
+   * status. `before`: the last row of the page before.
+   */
+  page(filter: {
+    readonly credential?: string;
+    readonly statuses?: readonly RotationStatus[];
+    readonly owners?: readonly string[];
+    readonly words?: readonly string[];
+    readonly before?: { readonly createdAtMs: number; readonly id: string };
+    readonly limit: number;
+  }): Promise<{ readonly rows: readonly RotationRow[]; readonly total: number }>;
   /** Ending states stamp `endedAtMs`, free the lease and the credential. */
   update(id: string, patch: RotationPatch): Promise<RotationRow>;
   /** Locks the row for the rest of the transaction, for commands that act from outside the engine (pause, cancel, roll back). */

@@ -243,6 +243,29 @@ describe("acting", { timeout: 60_000 }, () => {
   });
 });
 
+test("rotations come in pages, newest first, found by words", async () => {
+  const all = (await root.client.call("listRotations")).items.map((item) => item.id);
+  expect(all.length).toBeGreaterThanOrEqual(3);
+  const paged: string[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await root.client.call("listRotations", {
+      query: { limit: 1, ...(cursor === undefined ? {} : { cursor }) },
+    });
+    expect(page.total).toBe(all.length);
+    paged.push(...page.items.map((item) => item.id));
+    cursor = page.nextCursor ?? undefined;
+  } while (cursor !== undefined);
+  expect(paged).toEqual(all);
+  const found = await root.client.call("listRotations", { query: { q: "GATED done" } });
+  expect(found).toMatchObject({ total: 1, items: [{ credential: "gated", status: "done" }] });
+  expect(await root.client.call("listRotations", { query: { status: "active", credential: "token" } })).toMatchObject({
+    total: 0,
+  });
+  const payments = await h.someone("reader", [["viewer", "payments"]]);
+  expect(await payments.client.call("listRotations")).toMatchObject({ total: 0, items: [] });
+});
+
 test("no value of a secret was in any answer, in any form", () => {
   const now = ["server.env", "client.json", "gated.txt", "other.txt"].map((name) =>
     readFileSync(join(h.folder, name), "utf8").trim(),
