@@ -246,6 +246,7 @@ export function jsonSchema(registry: Registry): JsonSchema {
   definitions["credential-or-recipe"] = {
     if: { type: "object", required: ["use"] },
     // A schema that is right for one recipe only lets an editor complete that recipe's keys.
+    // oxlint-disable-next-line unicorn/no-thenable -- a key of JSON Schema.
     then: { oneOf: recipes.map((recipe) => ({ $ref: `#/definitions/recipe.${recipe.name}` })) },
     else: { $ref: "#/definitions/credential" },
   };
