@@ -77,7 +77,7 @@ export function layoutTimeline(
       // Only what nobody must start yet is folded: trouble always stands for itself.
       const calm = item.state === "fine" || item.state === "unknown";
       const near = last !== undefined && x(endOf(item)) - x(endOf(last[0]!)) < 26;
-      if (calm && near) {
+      if (calm && near && last !== undefined) {
         last.push(item);
         continue;
       }

@@ -32,7 +32,7 @@ export function Overview() {
 function Shown({ view, failed, atMs }: { view: View; failed: boolean; atMs: number }) {
   const nowMs = useNow();
   const live = useLive();
-  const old = failed || (live.state === "lost" && nowMs - atMs > 30_000);
+  const old = failed || (live.state === "lost" && nowMs - atMs > 10_000);
   if (view.verdict.level === "empty") return <Nothing view={view} />;
   return (
     <div className="over">
