@@ -69,15 +69,18 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
     return found;
   }
   /** Runs now and then; never twice at once, as a system that is slow is not asked again meanwhile. */
-  function every(ms: number, work: () => Promise<void>): void {
+  function every(name: string, ms: number, work: () => Promise<void>): void {
     let busy = false;
     const once = (): void => {
       if (busy || over.signal.aborted) return;
       busy = true;
-      const run = work().finally(() => {
-        busy = false;
-        running.delete(run);
-      });
+      const run = work()
+        // A system that stumbles goes on at its next turn; what it stumbled over is told with its counts.
+        .catch((error: unknown) => unread(name, name, error instanceof Error ? error.message : String(error)))
+        .finally(() => {
+          busy = false;
+          running.delete(run);
+        });
       running.add(run);
     };
     once();
@@ -197,7 +200,7 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
     if (vault === undefined) return;
     const what = "Connected Spaces device, signs in with what it read from the vault";
     let held: { clientId: string; secret: string; certificate: Parsed } | null = null;
-    every(rereadMs, async () => {
+    every("device", rereadMs, async () => {
       const token = text(
         (
           await tokenWith(
@@ -224,7 +227,7 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
       if (certificate === null) return unread("device", what, "the certificate's file could not be opened");
       held = { clientId, secret, certificate };
     });
-    every(useMs, async () => {
+    every("device", useMs, async () => {
       if (held === null) return;
       const { clientId, secret, certificate } = held;
       const graph = "https://graph.microsoft.com";
@@ -245,7 +248,7 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
 
   /** Logic Apps that call through an API connection: the platform holds the values, and signs in with them. */
   function startLogicApp(name: string): void {
-    every(useMs, async () => {
+    every(`logic app ${name}`, useMs, async () => {
       const connection = lab.state.connections.find((each) => each.name === name);
       const what = `Logic App on the API connection ${name}`;
       if (connection === undefined) return unread(`logic app ${name}`, what, "the connection is gone");
@@ -275,7 +278,7 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
 
   /** A runbook: Automation hands it the decrypted variable, as Get-AutomationVariable does. */
   function startRunbook(accountName: string): void {
-    every(useMs, async () => {
+    every("runbook", useMs, async () => {
       const account = lab.state.automationAccounts.find((each) => each.name === accountName);
       const what = `Runbook in ${accountName}, reads the variables appClientId and appSecret`;
       const read = (name: string): string | undefined => {
@@ -306,7 +309,7 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
     const name = `thing ${registrationId}`;
     const file = folder === undefined ? undefined : path.join(folder, "devices", `${registrationId}.pem`);
     let hub: string | undefined;
-    every(useMs, async () => {
+    every(name, useMs, async () => {
       const identity = file === undefined ? `${device.key}${device.chain.join("")}` : await heldIn(file, device);
       const parsed = readPem(identity);
       if (parsed === null) return unread(name, what, "key and certificate do not fit");
@@ -366,7 +369,7 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
   /** The agent of Lifecycle Services: presents its client certificate, and pins the cluster's. */
   function startAgent(cluster: Cluster): void {
     const what = `Local agent at ${cluster.name}, pins the server's thumbprint and presents its own`;
-    every(useMs, async () => {
+    every("agent", useMs, async () => {
       const { serverThumbprint, clientThumbprint } = cluster.agent;
       const own = cluster.identities.find(
         (each) => thumbprint(new X509Certificate(each.certificate)) === clientThumbprint,
@@ -384,7 +387,7 @@ export function startPresenters(lab: Lab, folder: string | undefined): Presenter
 
   /** People who sign in at a federated domain: the farm signs their token with its primary certificate, and Entra knows two for the domain. */
   function startRelyingParty(id: string): void {
-    every(useMs, async () => {
+    every(`sign-in ${id}`, useMs, async () => {
       const federation = lab.state.domains.find((each) => each.id === id)?.federation;
       const signer = lab.state.farms
         .find((each) => each.name === federation?.farm)

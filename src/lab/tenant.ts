@@ -255,6 +255,8 @@ export async function startTenant(options: TenantOptions = {}): Promise<Tenant> 
     let port = await openPort(server, state.ports[name] ?? 0).catch(() => openPort(server, 0));
     server.on("request", (incoming, outgoing) => {
       answer(incoming, outgoing, port).catch((error: unknown) => {
+        // The client went away in the middle, or heard half of the answer: there is nobody to tell.
+        if (incoming.socket.destroyed || outgoing.headersSent) return void incoming.socket.destroy();
         // A mistake of the lab's own: said in the answer, so that whoever tests against it sees it.
         outgoing
           .writeHead(500, { "content-type": "text/plain" })
