@@ -103,22 +103,42 @@ const curves = new Map<string, KeyKind>(
   ).map(([oid, type, bits]) => [oidKey(oid), { type, bits }]),
 );
 
-/** Names repeat within a bundle (one issuer, many leaves), so the last ones are kept by their bytes. */
-const nameCache = new Map<string, string>();
-const nameCacheSize = 512;
-const longestCachedName = 512;
+/**
+ * Keeps what was last made of the same bytes. Issuers, algorithms and key identifiers repeat within a bundle (one issuer, many leaves), and
+ * comparing some octets here costs a fraction of a call into the runtime. Each slot holds one value, so that it never grows.
+ */
+function remember<T>(
+  make: (bytes: Buffer, from: number, to: number) => T,
+): (bytes: Buffer, from: number, to: number) => T {
+  const slots: ({ readonly octets: Buffer; readonly value: T } | undefined)[] = Array.from({ length: 256 });
+  return (bytes, from, to) => {
+    const length = to - from;
+    if (length > longestRemembered) return make(bytes, from, to);
+    let mixed = length;
+    for (let i = from; i < to; i++) mixed = (Math.imul(mixed, 31) + bytes[i]!) | 0;
+    const slot = (mixed ^ (mixed >>> 8) ^ (mixed >>> 16)) & 0xff;
+    const known = slots[slot];
+    if (known !== undefined && known.octets.length === length) {
+      const { octets } = known;
+      let i = 0;
+      while (i < length && octets[i] === bytes[from + i]) i++;
+      if (i === length) return known.value;
+    }
+    const value = make(bytes, from, to);
+    slots[slot] = { octets: Buffer.from(bytes.subarray(from, to)), value };
+    return value;
+  };
+}
+const longestRemembered = 512;
 
 /** Reads the name (RFC 5280 section 4.1.2.4) under the cursor. Attributes stay in the order of the certificate. */
 export function readName(cursor: Cursor): string {
   cursor.expect(tag.sequence, "a name");
-  const { bytes, start, content, stop } = cursor;
-  if (content === stop) return "";
-  const key = stop - content <= longestCachedName ? bytes.toString("latin1", content, stop) : undefined;
-  if (key !== undefined) {
-    const known = nameCache.get(key);
-    if (known !== undefined) return known;
-  }
-  const outer = cursor.enter();
+  return nameText(cursor.bytes, cursor.content, cursor.stop);
+}
+
+const nameText = remember((bytes, from, to) => {
+  const cursor = new Cursor(bytes, from, to);
   let text = "";
   while (cursor.more) {
     cursor.expect(tag.set, "part of a name");
@@ -139,14 +159,33 @@ export function readName(cursor: Cursor): string {
     }
     cursor.leave(set);
   }
-  cursor.leave(outer);
-  cursor.start = start;
-  cursor.stop = stop;
-  if (key !== undefined) {
-    if (nameCache.size >= nameCacheSize) nameCache.clear();
-    nameCache.set(key, text);
-  }
   return text;
+});
+
+/**
+ * Refuses the name in `bytes[from, to)` where {@link readName} would, and makes no text of it. Gives whether all its values are in the string
+ * types of today, so that names of different lengths are different names.
+ */
+function checkName(bytes: Buffer, from: number, to: number): boolean {
+  const cursor = new Cursor(bytes, from, to);
+  let plainly = true;
+  while (cursor.more) {
+    cursor.expect(tag.set, "part of a name");
+    const set = cursor.enter();
+    while (cursor.more) {
+      cursor.expect(tag.sequence, "part of a name");
+      const pair = cursor.enter();
+      cursor.expect(tag.oid, "the type of a name's part");
+      // Only a number of that length can be too long to be written.
+      if (cursor.stop - cursor.content > 6) oidText(bytes, cursor.content, cursor.stop);
+      const kind = cursor.read();
+      if (kind === tag.sequence || kind === tag.set) throw new Malformed("part of a name is not text");
+      plainly &&= kind === tag.utf8 || kind === tag.printable || kind === tag.ia5;
+      cursor.leave(pair);
+    }
+    cursor.leave(set);
+  }
+  return plainly;
 }
 
 function stringValue(bytes: Buffer, kind: number, from: number, to: number): string {
@@ -250,9 +289,16 @@ export function readTime(cursor: Cursor): number {
   ) {
     throw new Malformed("a date is out of range");
   }
-  const time = Date.UTC(year, month - 1, day, hour, minute, second);
-  // Date.UTC reads years below 100 as 19xx.
-  return year >= 100 ? time : new Date(time).setUTCFullYear(year);
+  return (((daysBefore(year, month) + day - 1) * 24 + hour) * 60 + minute) * 60_000 + second * 1000;
+}
+
+/** Days from 1970-01-01 to the first of a month, in years that begin in March so that the leap day is the last. */
+function daysBefore(year: number, month: number): number {
+  const shifted = month <= 2 ? year - 1 : year;
+  const era = Math.floor(shifted / 400);
+  const ofEra = shifted - era * 400;
+  const ofYear = Math.floor((153 * ((month + 9) % 12) + 2) / 5);
+  return era * 146_097 + ofEra * 365 + Math.floor(ofEra / 4) - Math.floor(ofEra / 100) + ofYear - 719_468;
 }
 
 /** Reads the SubjectPublicKeyInfo under the cursor, and leaves `cursor.start` and `cursor.stop` on the whole of it. */
@@ -261,50 +307,53 @@ export function readPublicKey(cursor: Cursor): KeyKind {
   const { start, stop, bytes } = cursor;
   const outer = cursor.enter();
   cursor.expect(tag.sequence, "the public key's algorithm");
-  const algorithm = cursor.enter();
-  cursor.expect(tag.oid, "the public key's algorithm");
-  const from = cursor.content;
-  const to = cursor.stop;
-  const oid = bytes.toString("latin1", from, to);
-  let kind: KeyKind | undefined;
-  if (oid === ecKey) {
-    if (cursor.peek() === tag.oid) {
-      cursor.read();
-      const curve = bytes.toString("latin1", cursor.content, cursor.stop);
-      kind = curves.get(curve) ?? { type: `EC ${oidText(bytes, cursor.content, cursor.stop)}`, bits: 0 };
-    } else {
-      kind = { type: "EC with explicit parameters", bits: 0 };
-    }
-  } else if (oid === dsaKey) {
-    let bits = 0;
-    if (cursor.peek() === tag.sequence) {
-      cursor.read();
-      const parameters = cursor.enter();
-      cursor.expect(tag.integer, "the DSA prime");
-      bits = integerBits(cursor);
-      cursor.leave(parameters);
-    }
-    kind = { type: "DSA", bits };
-  }
-  cursor.leave(algorithm);
+  let kind = keyAlgorithm(bytes, cursor.content, cursor.stop);
   cursor.expect(tag.bitString, "the public key itself");
   if (cursor.stop === cursor.content) throw new Malformed("the public key is empty");
-  if (oid === rsaKey || oid === rsaPssKey) {
+  if (kind === rsa || kind === rsaPss) {
     cursor.at = cursor.content + 1;
-    const limit = cursor.limit;
     cursor.limit = cursor.stop;
     cursor.expect(tag.sequence, "the RSA key");
     cursor.enter();
     cursor.expect(tag.integer, "the RSA modulus");
-    kind = { type: oid === rsaKey ? "RSA" : "RSA-PSS", bits: integerBits(cursor) };
-    cursor.limit = limit;
+    kind = rsaKind(kind, integerBits(cursor));
   }
   cursor.limit = stop;
   cursor.leave(outer);
   cursor.start = start;
   cursor.stop = stop;
-  return kind ?? keyKinds.get(oid) ?? { type: oidText(bytes, from, to), bits: 0 };
+  return kind;
 }
+
+const rsa: KeyKind = { type: "RSA", bits: 0 };
+const rsaPss: KeyKind = { type: "RSA-PSS", bits: 0 };
+const rsa2048: KeyKind = { type: "RSA", bits: 2048 };
+function rsaKind(kind: KeyKind, bits: number): KeyKind {
+  return kind === rsa && bits === 2048 ? rsa2048 : { type: kind.type, bits };
+}
+
+/** What the content of an algorithm identifier says of the key; of RSA keys, all but the bits. */
+const keyAlgorithm = remember((bytes, from, to): KeyKind => {
+  const cursor = new Cursor(bytes, from, to);
+  cursor.expect(tag.oid, "the public key's algorithm");
+  const oid = bytes.toString("latin1", cursor.content, cursor.stop);
+  if (oid === rsaKey) return rsa;
+  if (oid === rsaPssKey) return rsaPss;
+  if (oid === ecKey) {
+    if (cursor.peek() !== tag.oid) return { type: "EC with explicit parameters", bits: 0 };
+    cursor.read();
+    const curve = bytes.toString("latin1", cursor.content, cursor.stop);
+    return curves.get(curve) ?? { type: `EC ${oidText(bytes, cursor.content, cursor.stop)}`, bits: 0 };
+  }
+  if (oid === dsaKey) {
+    if (cursor.peek() !== tag.sequence) return { type: "DSA", bits: 0 };
+    cursor.read();
+    cursor.enter();
+    cursor.expect(tag.integer, "the DSA prime");
+    return { type: "DSA", bits: integerBits(cursor) };
+  }
+  return keyKinds.get(oid) ?? { type: oidText(bytes, cursor.content, cursor.stop), bits: 0 };
+});
 
 function integerBits(cursor: Cursor): number {
   const { bytes, stop } = cursor;
@@ -315,15 +364,16 @@ function integerBits(cursor: Cursor): number {
 
 function readSignatureAlgorithm(cursor: Cursor): string {
   cursor.expect(tag.sequence, "the signature algorithm");
-  const { bytes } = cursor;
-  const outer = cursor.enter();
+  return signatureAlgorithm(cursor.bytes, cursor.content, cursor.stop);
+}
+
+const signatureAlgorithm = remember((bytes, from, to) => {
+  const cursor = new Cursor(bytes, from, to);
   cursor.expect(tag.oid, "the signature algorithm");
   const oid = bytes.toString("latin1", cursor.content, cursor.stop);
-  let name = signatureNames.get(oid) ?? oidText(bytes, cursor.content, cursor.stop);
-  if (oid === rsaPssKey) name = `rsassaPss with ${pssHash(cursor)}`;
-  cursor.leave(outer);
-  return name;
-}
+  if (oid === rsaPssKey) return `rsassaPss with ${pssHash(cursor)}`;
+  return signatureNames.get(oid) ?? oidText(bytes, cursor.content, cursor.stop);
+});
 
 /** RFC 4055 section 3.1: without a hash in its parameters, RSASSA-PSS means SHA-1. */
 function pssHash(cursor: Cursor): string {
@@ -353,14 +403,38 @@ interface CertificateContent {
   readonly certificate: CertificateFacts;
 }
 
-/**
- * Reads the facts of the DER certificate that fills `bytes[from, to)`; `to` is where its own length says, so trailing bytes are the caller's to
- * judge. Throws {@link Malformed}.
- */
-function readCertificate(bytes: Buffer, from: number, to: number): CertificateContent {
+/** Where the parts of the certificate that was read last lie. One for all, because tens of thousands of small objects show. */
+const layout = {
+  start: 0,
+  stop: 0,
+  serialFrom: 0,
+  serialTo: 0,
+  issuerFrom: 0,
+  issuerTo: 0,
+  subjectFrom: 0,
+  subjectTo: 0,
+  keyFrom: 0,
+  keyTo: 0,
+  namesFrom: 0,
+  namesTo: 0,
+  subjectKeyFrom: 0,
+  subjectKeyTo: 0,
+  authorityKeyFrom: 0,
+  authorityKeyTo: 0,
+  notBeforeMs: 0,
+  notAfterMs: 0,
+  key: rsa,
+  isCa: false,
+  selfIssued: false,
+  signature: "",
+};
+
+/** Checks a certificate whole and fills {@link layout}. What this takes can be made into text without an error. Throws {@link Malformed}. */
+function readLayout(bytes: Buffer, from: number, to: number): void {
   const cursor = new Cursor(bytes, from, to);
   cursor.expect(tag.sequence, "the certificate");
-  const whole = bytes.subarray(cursor.start, cursor.stop);
+  layout.start = cursor.start;
+  layout.stop = cursor.stop;
   cursor.enter();
   cursor.expect(tag.sequence, "the certificate's content");
   const contentEnd = cursor.stop;
@@ -369,62 +443,155 @@ function readCertificate(bytes: Buffer, from: number, to: number): CertificateCo
   cursor.expect(tag.integer, "the serial number");
   if (cursor.stop === cursor.content || cursor.stop - cursor.content > longestSerial)
     throw new Malformed("the serial number has no sensible length");
-  const serial = serialText(bytes, cursor.content, cursor.stop);
+  layout.serialFrom = cursor.content;
+  layout.serialTo = cursor.stop;
   cursor.expect(tag.sequence, "the signature algorithm");
-  const issuer = readName(cursor);
+  cursor.expect(tag.sequence, "a name");
+  layout.issuerFrom = cursor.content;
+  layout.issuerTo = cursor.stop;
+  const plainIssuer = checkName(bytes, cursor.content, cursor.stop);
   cursor.expect(tag.sequence, "the validity");
   const validity = cursor.enter();
-  const notBeforeMs = readTime(cursor);
-  const notAfterMs = readTime(cursor);
+  layout.notBeforeMs = readTime(cursor);
+  layout.notAfterMs = readTime(cursor);
   cursor.leave(validity);
-  const subject = readName(cursor);
-  const key = readPublicKey(cursor);
-  const publicKeySha256 = hash("sha256", bytes.subarray(cursor.start, cursor.stop), "hex");
-  const certificate = readExtensions(cursor);
+  cursor.expect(tag.sequence, "a name");
+  layout.subjectFrom = cursor.content;
+  layout.subjectTo = cursor.stop;
+  const plainSubject = checkName(bytes, cursor.content, cursor.stop);
+  layout.key = readPublicKey(cursor);
+  layout.keyFrom = cursor.start;
+  layout.keyTo = cursor.stop;
+  readExtensions(cursor);
   cursor.at = contentEnd;
   cursor.limit = certificateEnd;
-  certificate.selfIssued = subject === issuer;
-  certificate.signature = readSignatureAlgorithm(cursor);
+  layout.signature = readSignatureAlgorithm(cursor);
   cursor.expect(tag.bitString, "the signature");
+  // The same name may be written in several string types, so octets alone do not decide; in those of today, another length is another name.
+  layout.selfIssued =
+    plainIssuer && plainSubject && layout.issuerTo - layout.issuerFrom !== layout.subjectTo - layout.subjectFrom
+      ? false
+      : nameText(bytes, layout.issuerFrom, layout.issuerTo) === nameText(bytes, layout.subjectFrom, layout.subjectTo);
+}
+
+/**
+ * Reads the facts of the DER certificate that fills `bytes[from, to)`; `to` is where its own length says, so trailing bytes are the caller's to
+ * judge. Throws {@link Malformed}.
+ */
+function readCertificate(bytes: Buffer, from: number, to: number): CertificateContent {
+  readLayout(bytes, from, to);
+  const whole = bytes.subarray(layout.start, layout.stop);
   return {
     facts: {
       fingerprint: hash("sha256", whole, "hex"),
       sha1: hash("sha1", whole, "hex"),
-      publicKeySha256,
-      notBeforeMs,
-      notAfterMs,
-      subject,
-      issuer,
-      serial,
+      publicKeySha256: hash("sha256", bytes.subarray(layout.keyFrom, layout.keyTo), "hex"),
+      notBeforeMs: layout.notBeforeMs,
+      notAfterMs: layout.notAfterMs,
+      subject: nameText(bytes, layout.subjectFrom, layout.subjectTo),
+      issuer: nameText(bytes, layout.issuerFrom, layout.issuerTo),
+      serial: serialText(bytes, layout.serialFrom, layout.serialTo),
     },
-    key,
-    certificate,
+    key: layout.key,
+    certificate: {
+      names: layout.namesFrom === 0 ? none : alternativeNames(bytes, layout.namesFrom, layout.namesTo),
+      isCa: layout.isCa,
+      selfIssued: layout.selfIssued,
+      signature: layout.signature,
+      subjectKeyId:
+        layout.subjectKeyFrom === 0 ? null : bytes.toString("hex", layout.subjectKeyFrom, layout.subjectKeyTo),
+      authorityKeyId:
+        layout.authorityKeyFrom === 0 ? null : hexText(bytes, layout.authorityKeyFrom, layout.authorityKeyTo),
+    },
   };
+}
+
+const hexText = remember((bytes, from, to) => bytes.toString("hex", from, to));
+
+/**
+ * Facts of one certificate of a bundle. What decides about it is read at once; names that are only shown are made into text when somebody looks,
+ * because a bundle has tens of thousands of them. Looks like {@link VersionFacts} to every reader, JSON included.
+ */
+class BundledFacts implements VersionFacts {
+  readonly fingerprint: string;
+  readonly publicKeySha256: string;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+  readonly issuer: string;
+  readonly #bytes: Buffer;
+  readonly #from: number;
+  readonly #to: number;
+  #whole: CertificateContent | undefined;
+
+  /** Of the certificate that {@link layout} is about. `bytes` must stay as they are. */
+  constructor(bytes: Buffer) {
+    const { start, stop } = layout;
+    this.fingerprint = hash("sha256", bytes.subarray(start, stop), "hex");
+    this.publicKeySha256 = hash("sha256", bytes.subarray(layout.keyFrom, layout.keyTo), "hex");
+    this.notBeforeMs = layout.notBeforeMs;
+    this.notAfterMs = layout.notAfterMs;
+    this.issuer = nameText(bytes, layout.issuerFrom, layout.issuerTo);
+    this.#bytes = bytes;
+    this.#from = start;
+    this.#to = stop;
+    this.#whole = undefined;
+  }
+
+  whole(): CertificateContent {
+    this.#whole ??= readCertificate(this.#bytes, this.#from, this.#to);
+    return this.#whole;
+  }
+  get sha1(): string {
+    return this.whole().facts.sha1 ?? "";
+  }
+  get subject(): string {
+    return this.whole().facts.subject ?? "";
+  }
+  get serial(): string {
+    return this.whole().facts.serial ?? "";
+  }
+  toJSON(): VersionFacts {
+    return this.whole().facts;
+  }
+}
+
+/** The rest of them, in the same way. */
+class BundledCertificate implements CertificateFacts {
+  readonly isCa: boolean;
+  readonly selfIssued: boolean;
+  readonly signature: string;
+  readonly authorityKeyId: string | null;
+  readonly #facts: BundledFacts;
+
+  constructor(bytes: Buffer, facts: BundledFacts) {
+    this.isCa = layout.isCa;
+    this.selfIssued = layout.selfIssued;
+    this.signature = layout.signature;
+    this.authorityKeyId =
+      layout.authorityKeyFrom === 0 ? null : hexText(bytes, layout.authorityKeyFrom, layout.authorityKeyTo);
+    this.#facts = facts;
+  }
+
+  get names(): readonly string[] {
+    return this.#facts.whole().certificate.names;
+  }
+  get subjectKeyId(): string | null {
+    return this.#facts.whole().certificate.subjectKeyId;
+  }
+  toJSON(): CertificateFacts {
+    return this.#facts.whole().certificate;
+  }
 }
 
 /** RFC 5280 allows 20 octets; some are longer, none is endless. */
 const longestSerial = 64;
 
-/** {@link CertificateFacts} while they are being read: filled in place, because tens of thousands of copies show. */
-interface Extensions {
-  names: readonly string[];
-  isCa: boolean;
-  selfIssued: boolean;
-  signature: string;
-  subjectKeyId: string | null;
-  authorityKeyId: string | null;
-}
-
-/** Reads the optional fields at the end of a certificate's content. Only the extensions that are used are looked into. */
-function readExtensions(cursor: Cursor): Extensions {
-  const found: Extensions = {
-    names: none,
-    isCa: false,
-    selfIssued: false,
-    signature: "",
-    subjectKeyId: null,
-    authorityKeyId: null,
-  };
+/** Reads the optional fields at the end of a certificate's content into {@link layout}. Only the extensions that are used are looked into. */
+function readExtensions(cursor: Cursor): void {
+  layout.isCa = false;
+  layout.namesFrom = 0;
+  layout.subjectKeyFrom = 0;
+  layout.authorityKeyFrom = 0;
   const { bytes } = cursor;
   while (cursor.more) {
     // [1] and [2] are the unique identifiers of version 2.
@@ -444,32 +611,34 @@ function readExtensions(cursor: Cursor): Extensions {
         if (cursor.peek() === tag.boolean) cursor.read();
         cursor.expect(tag.octetString, "an extension's value");
         cursor.enter();
-        readExtension(cursor, which, found);
+        readExtension(cursor, which);
       }
       cursor.at = end;
       cursor.limit = list;
     }
     break;
   }
-  return found;
 }
 
-function readExtension(cursor: Cursor, which: 14 | 17 | 19 | 35, into: Extensions): void {
-  const { bytes } = cursor;
+function readExtension(cursor: Cursor, which: 14 | 17 | 19 | 35): void {
   switch (which) {
     case 14:
       cursor.expect(tag.octetString, "the subject key identifier");
-      into.subjectKeyId = bytes.toString("hex", cursor.content, cursor.stop);
+      layout.subjectKeyFrom = cursor.content;
+      layout.subjectKeyTo = cursor.stop;
       break;
     case 17:
-      into.names = readAlternativeNames(cursor);
+      cursor.expect(tag.sequence, "the alternative names");
+      layout.namesFrom = cursor.content;
+      layout.namesTo = cursor.stop;
+      checkAlternativeNames(cursor);
       break;
     case 19:
       cursor.expect(tag.sequence, "the basic constraints");
       cursor.enter();
       if (cursor.peek() === tag.boolean) {
         cursor.read();
-        into.isCa = cursor.stop > cursor.content && bytes[cursor.content] !== 0;
+        layout.isCa = cursor.stop > cursor.content && cursor.bytes[cursor.content] !== 0;
       }
       break;
     case 35:
@@ -477,17 +646,25 @@ function readExtension(cursor: Cursor, which: 14 | 17 | 19 | 35, into: Extension
       cursor.enter();
       if (cursor.peek() === 0x80) {
         cursor.read();
-        into.authorityKeyId = bytes.toString("hex", cursor.content, cursor.stop);
+        layout.authorityKeyFrom = cursor.content;
+        layout.authorityKeyTo = cursor.stop;
       }
       break;
   }
 }
 
-/** RFC 5280 section 4.2.1.6: [1] mail, [2] DNS, [6] URI, [7] address. Directory and other names are left out. */
-function readAlternativeNames(cursor: Cursor): string[] {
-  cursor.expect(tag.sequence, "the alternative names");
+/** Walks the names as {@link alternativeNames} does, and so refuses what that would. */
+function checkAlternativeNames(cursor: Cursor): void {
   cursor.enter();
-  const { bytes } = cursor;
+  for (let taken = 0; cursor.more && taken < maxNames;) {
+    const kind = cursor.read();
+    if (kind === 0x82 || kind === 0x81 || kind === 0x86 || kind === 0x87) taken++;
+  }
+}
+
+/** RFC 5280 section 4.2.1.6: [1] mail, [2] DNS, [6] URI, [7] address. Directory and other names are left out. */
+function alternativeNames(bytes: Buffer, from: number, to: number): string[] {
+  const cursor = new Cursor(bytes, from, to);
   const names: string[] = [];
   while (cursor.more && names.length < maxNames) {
     const kind = cursor.read();
@@ -553,4 +730,33 @@ export function certificateItem(
     problems: more || length === to - from ? none : [`${to - from - length} bytes follow the certificate`],
   };
   return item;
+}
+
+/**
+ * As {@link certificateItem}, for the many of a bundle: most text is made when it is looked at, out of `bytes`, which must stay as they are.
+ * Throws {@link Malformed}.
+ */
+export function bundledItem(
+  bytes: Buffer,
+  from: number,
+  to: number,
+  index: number,
+  place: { readonly source: string; readonly path: string },
+): Found {
+  readLayout(bytes, from, to);
+  const { key } = layout;
+  const rest = to - layout.stop;
+  const facts = new BundledFacts(bytes);
+  return {
+    source: place.source,
+    path: place.path,
+    kind: "certificate",
+    container: "pem",
+    index,
+    facts,
+    keyType: key.type,
+    keyBits: key.bits,
+    certificate: new BundledCertificate(bytes, facts),
+    problems: rest === 0 ? none : [`${rest} bytes follow the certificate`],
+  };
 }

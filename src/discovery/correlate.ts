@@ -89,6 +89,10 @@ interface Gathered {
   readonly first: Found;
   copies: number;
   readonly places: FoundAt[];
+  /** An endpoint serves it. */
+  served: boolean;
+  /** Who issued it, among what was found; filled in at the end. */
+  issuer: Gathered | null;
 }
 
 export interface Correlator {
@@ -135,22 +139,20 @@ export function openCorrelator(): Correlator {
 }
 
 function gather(into: Map<string, Gathered>, key: string, item: Found): void {
-  let known = into.get(key);
+  const known = into.get(key);
+  const served = item.container === "tls";
   if (known === undefined) {
-    known = { first: item, copies: 0, places: [] };
-    into.set(key, known);
+    // One place is what nearly all have, and a list that is written with it takes no room for more.
+    into.set(key, { first: item, copies: 1, places: [placeOf(item)], served, issuer: null });
+    return;
   }
   known.copies++;
+  if (served) known.served = true;
   if (known.places.length < maxPlaces) known.places.push(placeOf(item));
 }
 
-function placeOf(item: Found): FoundAt {
-  return {
-    path: item.path,
-    index: item.index,
-    container: item.container,
-    ...(item.label === undefined ? {} : { label: item.label }),
-  };
+function placeOf({ path, index, container, label }: Found): FoundAt {
+  return label === undefined ? { path, index, container } : { path, index, container, label };
 }
 
 function locked(item: Found): Finding {
@@ -225,33 +227,50 @@ function finish(
 ): Correlation {
   const bySubject = new Map<string, Gathered[]>();
   const byKey = new Map<string, Gathered[]>();
-  for (const one of certificates.values()) {
+  // By fingerprint first, so that whatever is listed below is in a fixed order.
+  const ordered = byFingerprint(certificates);
+  for (const one of ordered) {
+    const { facts, certificate } = one.first;
     // Only these can be an issuer.
-    if (one.first.certificate?.isCa === true || one.first.certificate?.selfIssued === true) {
-      push(bySubject, one.first.facts.subject ?? "", one);
-    }
-    const key = one.first.facts.publicKeySha256;
-    if (key !== undefined) push(byKey, key, one);
+    if (certificate?.isCa === true || certificate?.selfIssued === true) push(bySubject, facts.subject ?? "", one);
+    if (facts.publicKeySha256 !== undefined) push(byKey, facts.publicKeySha256, one);
   }
-  const issuers = new Map<string, Gathered | null>();
-  for (const one of certificates.values()) issuers.set(one.first.facts.fingerprint, issuerOf(one.first, bySubject));
-  const list = [...certificates.values()].map((one) => correlated(one, issuers, privateKeys));
-  list.sort(
-    (a, b) =>
-      (a.facts.notAfterMs ?? Infinity) - (b.facts.notAfterMs ?? Infinity) ||
-      compare(a.facts.fingerprint, b.facts.fingerprint),
-  );
-  const findings = [
-    ...early,
-    ...list.flatMap((one) => certificateFindings(one, options)),
-    ...chainFindings(list, issuers),
-    ...keyFindings(privateKeys, byKey),
-    ...mismatches(certificates, privateKeys),
-    ...reloadFindings(list, options),
-  ];
+  const issuerOf = issuerFinder(bySubject);
+  for (const one of ordered) one.issuer = issuerOf(one.first);
+  const list = ordered.map((one) => correlated(one, privateKeys));
+  const findings = [...early];
+  for (const one of list) judge(one, options, findings);
+  const served = ordered.some((one) => one.served);
+  if (served) findings.push(...chainFindings(ordered));
+  findings.push(...keyFindings(privateKeys, byKey), ...mismatches(certificates, privateKeys));
+  list.sort((a, b) => (a.facts.notAfterMs ?? Infinity) - (b.facts.notAfterMs ?? Infinity));
+  if (served) findings.push(...reloadFindings(list, options));
   const order = { error: 0, warning: 1, info: 2 };
   findings.sort((a, b) => order[a.severity] - order[b.severity] || compare(a.code, b.code) || compare(a.text, b.text));
   return { certificates: list, keys: keysOf(privateKeys, byKey), findings };
+}
+
+/**
+ * Sorted as text. The first eight digits and the position make one number each, which are sorted much faster than strings; what these leave out of
+ * place (a collision once in thousands) is put right after.
+ */
+function byFingerprint(certificates: ReadonlyMap<string, Gathered>): Gathered[] {
+  const all = [...certificates.values()];
+  const numbers = new Float64Array(all.length);
+  for (let i = 0; i < all.length; i++)
+    numbers[i] = Number.parseInt(all[i]!.first.facts.fingerprint.slice(0, 8), 16) * 2 ** 21 + (i % 2 ** 21);
+  if (all.length > 2 ** 21 || numbers.some(Number.isNaN))
+    return all.sort((a, b) => compare(a.first.facts.fingerprint, b.first.facts.fingerprint));
+  numbers.sort();
+  const sorted = Array.from(numbers, (number) => all[number % 2 ** 21]!);
+  for (let i = 1; i < sorted.length; i++) {
+    const one = sorted[i]!;
+    let at = i;
+    for (; at > 0 && sorted[at - 1]!.first.facts.fingerprint > one.first.facts.fingerprint; at--)
+      sorted[at] = sorted[at - 1]!;
+    sorted[at] = one;
+  }
+  return sorted;
 }
 
 function compare(a: string, b: string): number {
@@ -264,19 +283,36 @@ function push<T>(into: Map<string, T[]>, key: string, value: T): void {
 }
 
 /** By name and key identifier (RFC 5280 section 4.2.1.1), as path building does before it checks signatures. `null`: not found. */
-function issuerOf(item: Found, bySubject: ReadonlyMap<string, readonly Gathered[]>): Gathered | null {
-  if (item.certificate === undefined || item.facts.issuer === undefined) return null;
-  const candidates = bySubject.get(item.facts.issuer) ?? [];
-  if (item.certificate.selfIssued) {
+function issuerFinder(bySubject: ReadonlyMap<string, readonly Gathered[]>): (item: Found) => Gathered | null {
+  // What is not its own issuer is asked for by these two alone, and a bundle has few issuers.
+  let lastName: string | undefined;
+  let lastKey: string | null = null;
+  let last: Gathered | null = null;
+  return (item) => {
+    const { certificate, facts } = item;
+    if (certificate === undefined || facts.issuer === undefined) return null;
+    const wanted = certificate.authorityKeyId;
+    if (!certificate.selfIssued && facts.issuer === lastName && wanted === lastKey) return last;
+    const found = findIssuer(item, certificate, bySubject.get(facts.issuer) ?? []);
+    if (!certificate.selfIssued) {
+      lastName = facts.issuer;
+      lastKey = wanted;
+      last = found;
+    }
+    return found;
+  };
+}
+
+function findIssuer(
+  item: Found,
+  { selfIssued, authorityKeyId: wanted }: CertificateFacts,
+  candidates: readonly Gathered[],
+): Gathered | null {
+  if (selfIssued) {
     const self = candidates.find((one) => one.first.facts.fingerprint === item.facts.fingerprint);
-    const wanted = item.certificate.authorityKeyId;
-    if (
-      self !== undefined &&
-      (wanted === null || item.certificate.subjectKeyId === null || wanted === item.certificate.subjectKeyId)
-    )
-      return self;
+    const own = item.certificate?.subjectKeyId ?? null;
+    if (self !== undefined && (wanted === null || own === null || wanted === own)) return self;
   }
-  const wanted = item.certificate.authorityKeyId;
   const fitting = candidates.filter((one) => {
     const certificate = one.first.certificate;
     if (certificate === undefined || one.first.facts.fingerprint === item.facts.fingerprint) return false;
@@ -287,13 +323,12 @@ function issuerOf(item: Found, bySubject: ReadonlyMap<string, readonly Gathered[
   return fitting.toSorted((a, b) => (b.first.facts.notAfterMs ?? 0) - (a.first.facts.notAfterMs ?? 0))[0] ?? null;
 }
 
-function correlated(
-  one: Gathered,
-  issuers: ReadonlyMap<string, Gathered | null>,
-  privateKeys: ReadonlyMap<string, Gathered>,
-): CorrelatedCertificate {
+const noPlaces: readonly FoundAt[] = [];
+
+function correlated(one: Gathered, privateKeys: ReadonlyMap<string, Gathered>): CorrelatedCertificate {
   const { facts, certificate, keyType, keyBits } = one.first;
-  const key = facts.publicKeySha256 === undefined ? undefined : privateKeys.get(facts.publicKeySha256);
+  const key =
+    facts.publicKeySha256 === undefined || privateKeys.size === 0 ? undefined : privateKeys.get(facts.publicKeySha256);
   return {
     facts,
     certificate,
@@ -304,18 +339,18 @@ function correlated(
       one.places.length === 1
         ? one.places
         : one.places.toSorted((a, b) => compare(a.path, b.path) || a.index - b.index),
-    privateKeys: key?.places.toSorted((a, b) => compare(a.path, b.path)) ?? [],
-    issuerFingerprint: issuers.get(facts.fingerprint)?.first.facts.fingerprint ?? null,
-    chain: leadsToRoot(one, issuers) ? "complete" : "open",
+    privateKeys: key?.places.toSorted((a, b) => compare(a.path, b.path)) ?? noPlaces,
+    issuerFingerprint: one.issuer?.first.facts.fingerprint ?? null,
+    chain: leadsToRoot(one) ? "complete" : "open",
   };
 }
 
-function leadsToRoot(one: Gathered, issuers: ReadonlyMap<string, Gathered | null>): boolean {
+function leadsToRoot(one: Gathered): boolean {
   let at: Gathered = one;
   // Two that name each other as issuer (cross-signing) must not go round for ever.
   for (let steps = 0; steps < 20; steps++) {
-    const issuer = issuers.get(at.first.facts.fingerprint);
-    if (issuer === null || issuer === undefined) return false;
+    const { issuer } = at;
+    if (issuer === null) return false;
     if (issuer === at) return true;
     at = issuer;
   }
@@ -337,18 +372,12 @@ const judgements: readonly Judgement[] = [
   livesLong,
 ];
 
-/** Most have none, of many thousands. */
-const nothing: Finding[] = [];
-
-function certificateFindings(one: CorrelatedCertificate, options: CorrelateOptions): Finding[] {
-  let findings = nothing;
-  for (const judge of judgements) {
-    const verdict = judge(one, options);
-    if (verdict === undefined) continue;
-    if (findings === nothing) findings = [];
-    findings.push({ ...verdict, paths: pathsOf(one.places), fingerprint: one.facts.fingerprint });
+function judge(one: CorrelatedCertificate, options: CorrelateOptions, findings: Finding[]): void {
+  for (const judgement of judgements) {
+    const verdict = judgement(one, options);
+    if (verdict !== undefined)
+      findings.push({ ...verdict, paths: pathsOf(one.places), fingerprint: one.facts.fingerprint });
   }
-  return findings;
 }
 
 function pathsOf(places: readonly FoundAt[]): string[] {
@@ -402,17 +431,28 @@ function hasWeakKey(one: CorrelatedCertificate): ReturnType<Judgement> {
 function hasWeakSignature(one: CorrelatedCertificate): ReturnType<Judgement> {
   const signature = one.certificate?.signature;
   // Nobody relies on the signature of a root over itself.
-  if (signature === undefined || one.certificate?.selfIssued === true || !/md[25]|sha1/i.test(signature))
-    return undefined;
+  if (signature === undefined || one.certificate?.selfIssued === true || !isForgeable(signature)) return undefined;
   return {
     code: "weak-signature",
     severity: "warning",
     text: `"${nameOf(one.facts)}" is signed with ${signature}, which can be forged.`,
   };
 }
+/** The names are few and come again and again. */
+const forgeable = new Map<string, boolean>();
+function isForgeable(signature: string): boolean {
+  let known = forgeable.get(signature);
+  if (known === undefined) {
+    known = /md[25]|sha1/i.test(signature);
+    // Dotted identifiers that nobody knows can be any number.
+    if (forgeable.size < 100) forgeable.set(signature, known);
+  }
+  return known;
+}
 function livesLong(one: CorrelatedCertificate): ReturnType<Judgement> {
   const { notBeforeMs, notAfterMs } = one.facts;
   const { certificate } = one;
+  // The names are looked at last: reading them costs most.
   if (notBeforeMs === undefined || notAfterMs === undefined || certificate === undefined) return undefined;
   if (
     certificate.isCa ||
@@ -438,21 +478,18 @@ function isPublicName(name: string): boolean {
 /** Below 112 bits of security (NIST SP 800-131A revision 2), in words; `undefined` when it is strong or not known. */
 export function weakKey(type: string | undefined, bits: number | undefined): string | undefined {
   if (type === undefined || bits === undefined || bits === 0) return undefined;
-  if (/^(RSA|RSA-PSS|DSA)$/.test(type)) return bits < 2048 ? `${type} with ${bits} bits, less than 2048` : undefined;
+  if (type === "RSA" || type === "RSA-PSS" || type === "DSA")
+    return bits < 2048 ? `${type} with ${bits} bits, less than 2048` : undefined;
   return type.startsWith("EC ") && bits < 224 ? `${type}, less than 224 bits` : undefined;
 }
 
 /** An endpoint that sends its own certificate without the intermediate works only for clients that happen to know it. */
-function chainFindings(
-  list: readonly CorrelatedCertificate[],
-  issuers: ReadonlyMap<string, Gathered | null>,
-): Finding[] {
+function chainFindings(all: readonly Gathered[]): Finding[] {
   const findings: Finding[] = [];
-  for (const one of list) {
-    if (one.certificate === undefined || one.certificate.selfIssued) continue;
-    const leaves = one.places.filter((place) => place.container === "tls" && place.index === 0);
+  for (const { first: one, places, served, issuer } of all) {
+    if (!served || one.certificate === undefined || one.certificate.selfIssued) continue;
+    const leaves = places.filter((place) => place.container === "tls" && place.index === 0);
     if (leaves.length === 0) continue;
-    const issuer = issuers.get(one.facts.fingerprint) ?? null;
     // A leaf that hangs directly under a root needs nothing else on the wire.
     if (issuer?.first.certificate?.selfIssued === true) continue;
     const without = leaves.filter(
@@ -490,7 +527,7 @@ function keysOf(
       publicKeySha256,
       keyType: some?.keyType,
       keyBits: some?.keyBits,
-      certificates: certificates.map((one) => one.first.facts.fingerprint).toSorted(),
+      certificates: certificates.map((one) => one.first.facts.fingerprint),
       privateKeys: key?.places.toSorted((a, b) => compare(a.path, b.path)) ?? [],
     };
   });
@@ -531,10 +568,16 @@ function keyFindings(
         .slice(0, 3)
         .map((one) => `"${nameOf(one.first.facts)}"`)
         .join(", ")}${leaves.length > 3 ? ", …" : ""}. Who renewed them kept the old key.`,
-      paths: [...new Set(leaves.flatMap((one) => pathsOf(one.places)))],
+      paths: [...pathSet(leaves)],
     });
   }
   return findings;
+}
+
+function pathSet(all: readonly Gathered[]): Set<string> {
+  const paths = new Set<string>();
+  for (const one of all) for (const place of one.places) paths.add(place.path);
+  return paths;
 }
 
 /** Names under which a certificate and its key lie side by side (Let's Encrypt, Kubernetes, Debian). */
@@ -609,7 +652,6 @@ function mismatches(
 
 /** An endpoint that serves an older certificate than the file it probably loads: renewed, and nobody reloaded the server. */
 function reloadFindings(list: readonly CorrelatedCertificate[], { nowMs }: CorrelateOptions): Finding[] {
-  if (!list.some(isServed)) return [];
   const newest = new Map<string, CorrelatedCertificate>();
   for (const one of list) {
     if (one.certificate === undefined || one.certificate.isCa || !one.places.some((place) => place.container !== "tls"))

@@ -5,6 +5,7 @@
 import { hash } from "node:crypto";
 import { extname } from "node:path";
 import { factsOf } from "../connectors/shared/x509.ts";
+import { startsWith } from "./bundle.ts";
 import { certificateItem } from "./certificate.ts";
 import { Cursor, elementLength, Malformed, refuseDeepNesting, tag } from "./der.ts";
 import type { Container, ParsedItem, ScanProblem } from "./found.ts";
@@ -47,6 +48,8 @@ export interface ParseOptions {
   readonly name: string;
   /** Whether there are passwords to try on encrypted keys. */
   readonly hasPasswords: boolean;
+  /** What was already read: so many certificates, up to that offset. */
+  readonly after?: { readonly items: number; readonly offset: number };
 }
 
 const telling = new Set([
@@ -76,7 +79,7 @@ const maxBlock = 32 * 1024 * 1024;
 
 /** Gives what a file holds, one by one, so that the caller can pause within a large bundle. Never throws. */
 export function* parse(bytes: Buffer, options: ParseOptions): Generator<Outcome, void, void> {
-  let found = false;
+  let found = (options.after?.items ?? 0) > 0;
   for (const outcome of parseAny(bytes, options)) {
     found = true;
     yield outcome;
@@ -110,8 +113,9 @@ function* parseAny(bytes: Buffer, options: ParseOptions): Generator<Outcome, voi
       return;
     }
   }
-  const counter: Counter = { index: 0, line: 1, counted: 0 };
-  yield* parsePem(bytes, counter, "pem", options);
+  const { items, offset } = options.after ?? { items: 0, offset: 0 };
+  const counter: Counter = { index: items, line: 1, counted: 0 };
+  yield* parsePem(bytes, counter, "pem", options, offset);
   // A large bundle of plain PEM holds no PEM inside base64 as well; looking for it would cost as much as reading the bundle.
   if (counter.index === 0 || bytes.length < 1024 * 1024) yield* parseWrapped(bytes, counter, options);
   if (counter.index === 0) yield* parseSshLines(bytes, counter);
@@ -137,8 +141,9 @@ function* parsePem(
   counter: Counter,
   container: "pem" | "base64",
   options: ParseOptions,
+  from = 0,
 ): Generator<Outcome, void, void> {
-  let at = 0;
+  let at = from;
   // Where the next END is, looked for again only behind it: a file of a million BEGINs and one END must not take a million searches.
   let nextEnd = 0;
   for (;;) {
@@ -193,11 +198,6 @@ function* parsePem(
       yield problem(`${where(bytes, start, counter)}: "${label}": ${messageOf(error)}`);
     }
   }
-}
-
-function startsWith(bytes: Buffer, wanted: Buffer, at: number): boolean {
-  for (let i = 0; i < wanted.length; i++) if (bytes[at + i] !== wanted[i]) return false;
-  return true;
 }
 
 function isOurs(label: string): boolean {

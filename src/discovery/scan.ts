@@ -5,13 +5,13 @@
 import { close as closeFile, constants, fstat, open as openFile, read as readFile } from "node:fs";
 import { extname } from "node:path";
 import type { Secret } from "../connectors/secret.ts";
+import { readBundle } from "./bundle.ts";
 import { certificateItem } from "./certificate.ts";
 import { openChannel, type Channel } from "./channel.ts";
 import { Malformed } from "./der.ts";
-import { EndpointError, probe } from "./endpoint.ts";
 import type { Found, FoundKind, ParsedItem, ScanEvent, ScanProblem, ScanSummary } from "./found.ts";
-import { parse, type Heavy } from "./parse.ts";
-import { openParsePool, type ParsePool } from "./pool.ts";
+import type { Heavy } from "./parse.ts";
+import type { ParsePool } from "./pool.ts";
 import { endpointsOf, readTarget, TargetError, type EndpointTarget, type Reach, type Target } from "./targets.ts";
 import { reasonOf, walk } from "./walk.ts";
 
@@ -66,7 +66,8 @@ interface Run {
   readonly maxSizeBytes: number;
   readonly channel: Channel<ScanEvent>;
   readonly counts: Counts;
-  readonly pool: ParsePool;
+  /** Opened for the first container. */
+  pool: Promise<ParsePool> | undefined;
   readonly passwords: readonly string[];
   /** Large files are read one after the other, whatever the concurrency: that bounds memory. */
   large: Promise<void>;
@@ -94,7 +95,7 @@ export async function* scan(sources: readonly string[], options: ScanOptions): A
       byKind: {},
       problemsByCode: {},
     },
-    pool: openParsePool(options.parseTimeoutMs ?? 1000),
+    pool: undefined,
     passwords: (options.passwords ?? []).map((password) => password.reveal()),
     large: Promise.resolve(),
     stopped: false,
@@ -109,7 +110,7 @@ export async function* scan(sources: readonly string[], options: ScanOptions): A
     yield { type: "done", summary };
   } finally {
     run.stopped = true;
-    await run.pool.close();
+    await (await run.pool)?.close();
     await work;
   }
 }
@@ -258,47 +259,82 @@ function isWorthReading(head: Buffer): boolean {
 
 /** Parses one file's bytes and wipes them, because they may hold private keys. */
 async function scanBytes(run: Run, source: string, path: string, bytes: Buffer): Promise<void> {
-  let items: Found[] = [];
-  let any = false;
   const place = { source, path };
-  let problems = 0;
+  let offset = 0;
   try {
-    for (const outcome of parse(bytes, { name: path, hasPasswords: run.passwords.length > 0 })) {
-      any = true;
-      if (outcome.kind === "heavy") {
-        for (const item of await openContainer(run, source, path, outcome)) items.push(Object.assign(item, place));
-      } else if (outcome.kind === "problem") {
-        problems++;
-        if (problems <= maxProblemsPerFile)
-          await report(run, { source, path, code: outcome.code, text: sentence(outcome.text) });
-      } else {
-        items.push(Object.assign(outcome, place));
-        if (items.length >= chunkItems) {
-          await deliver(run, items);
-          items = [];
-          // A bundle of any size must not hold up what else runs in this process.
-          await new Promise(setImmediate);
-          if (isOver(run)) break;
-        }
+    let count = 0;
+    while (bytes.length > 0) {
+      const items: Found[] = [];
+      offset = readBundle(bytes, offset, count, place, items, chunkItems);
+      if (items.length === 0) break;
+      count += items.length;
+      await deliver(run, items);
+      if (items.length < chunkItems) break;
+      await breathe();
+      if (isOver(run)) return;
+    }
+    if (offset < bytes.length || count === 0) await scanRest(run, place, bytes, { items: count, offset });
+  } finally {
+    // Where everything was read as certificates, there is nothing to hide.
+    if (offset < bytes.length) bytes.fill(0);
+  }
+}
+
+/** A bundle of any size must not hold up what else runs in this process. */
+function breathe(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}
+
+async function scanRest(
+  run: Run,
+  place: FileTask,
+  bytes: Buffer,
+  after: { readonly items: number; readonly offset: number },
+): Promise<void> {
+  const { parse } = await import("./parse.ts");
+  let items: Found[] = [];
+  let any = after.items > 0;
+  let problems = 0;
+  for (const outcome of parse(bytes, { name: place.path, hasPasswords: run.passwords.length > 0, after })) {
+    any = true;
+    if (outcome.kind === "heavy") {
+      for (const item of await openContainer(run, place.source, place.path, outcome))
+        items.push(Object.assign(item, place));
+    } else if (outcome.kind === "problem") {
+      problems++;
+      if (problems <= maxProblemsPerFile)
+        await report(run, { ...place, code: outcome.code, text: sentence(outcome.text) });
+    } else {
+      items.push(Object.assign(outcome, place));
+      if (items.length >= chunkItems) {
+        await deliver(run, items);
+        items = [];
+        await breathe();
+        if (isOver(run)) break;
       }
     }
-    if (problems > maxProblemsPerFile) {
-      await report(run, {
-        source,
-        path,
-        code: "malformed",
-        text: `It has ${problems - maxProblemsPerFile} more problems of this kind.`,
-      });
-    }
-    if (items.length > 0) await deliver(run, items);
-    if (!any) run.counts.otherFiles++;
-  } finally {
-    bytes.fill(0);
   }
+  if (problems > maxProblemsPerFile) {
+    await report(run, {
+      ...place,
+      code: "malformed",
+      text: `It has ${problems - maxProblemsPerFile} more problems of this kind.`,
+    });
+  }
+  if (items.length > 0) await deliver(run, items);
+  if (!any) run.counts.otherFiles++;
 }
 
 function sentence(text: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}
+
+// What only some scans need is loaded when it is needed: TLS alone takes as long to load as a thousand files to read.
+async function openPool(limitMs: number): Promise<ParsePool> {
+  const { openParsePool } = await import("./pool.ts");
+  return openParsePool(limitMs);
 }
 
 /** Has a worker open a container. What stays shut is still an item, with the reason. */
@@ -308,7 +344,8 @@ async function openContainer(
   path: string,
   { job, otherwise }: Heavy,
 ): Promise<readonly ParsedItem[]> {
-  const result = await run.pool.run(job, run.passwords);
+  run.pool ??= openPool(run.options.parseTimeoutMs ?? 1000);
+  const result = await (await run.pool).run(job, run.passwords);
   const [first = "it cannot be read"] = result.problems;
   // A container that needs another password is a finding and no fault of the file.
   const locked = otherwise !== null && !result.refused && /password/.test(first);
@@ -361,6 +398,7 @@ async function* endpoints(targets: readonly { source: string; target: Target }[]
 
 async function scanEndpoint(run: Run, { source, target, ofRange }: EndpointTask): Promise<void> {
   if (isOver(run)) return;
+  const { EndpointError, probe } = await import("./endpoint.ts");
   const { options } = run;
   const host = target.host.includes(":") ? `[${target.host}]` : target.host;
   const name = `${host}:${target.port}`;

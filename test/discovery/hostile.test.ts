@@ -9,10 +9,12 @@ import { performance } from "node:perf_hooks";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { factsOf } from "../../src/connectors/shared/x509.ts";
-import { certificateItem } from "../../src/discovery/certificate.ts";
+import { readBundle } from "../../src/discovery/bundle.ts";
+import { bundledItem, certificateItem } from "../../src/discovery/certificate.ts";
 import { Malformed, oidKey, oidText, refuseDeepNesting } from "../../src/discovery/der.ts";
 import { parseHeavy } from "../../src/discovery/heavy.ts";
 import { parse, type Outcome } from "../../src/discovery/parse.ts";
+import type { Found } from "../../src/discovery/found.ts";
 import { openParsePool } from "../../src/discovery/pool.ts";
 import { ecKey, make, makeCorpus, password, pkcs12, rsaKey, type Corpus } from "./corpus.ts";
 
@@ -153,6 +155,54 @@ describe("mutated input", () => {
     );
   });
 
+  it("makes the short way through a bundle give what the long way gives, or nothing", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.constantFrom("leaf.crt", "chain.pem", "leaf.key", "wanted.csr"), { minLength: 1, maxLength: 4 }),
+        fc.array(mutation, { maxLength: 3 }),
+        (names, mutations) => {
+          const file = Buffer.concat(names.map((name) => Buffer.from(corpus.files.get(name)!)));
+          const bytes = mutations.reduce(mutate, file);
+          const place = { source: "", path: "x.pem" };
+          const items: Found[] = [];
+          const offset = readBundle(bytes, 0, 0, place, items, 512);
+          const options = { name: place.path, hasPasswords: false };
+          const long = [...parse(Buffer.from(bytes), options)].map((one) => ({ ...one, ...place }));
+          const after = { items: items.length, offset };
+          const rest = offset === bytes.length ? [] : [...parse(bytes, { ...options, after })];
+          const short = [...items, ...rest.map((one) => ({ ...one, ...place }))];
+          const plain = (all: readonly object[]): unknown => JSON.parse(JSON.stringify(all));
+          expect(plain(short)).toEqual(plain(long));
+        },
+      ),
+      { seed, numRuns: runs },
+    );
+  });
+
+  it("makes the reader of bundles refuse what the reader of certificates refuses, and give the same facts otherwise", () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom("leaf", "rsa", "intermediate"),
+        fc.array(mutation, { maxLength: 2 }),
+        (name, mutations) => {
+          const bytes = mutations.reduce(mutate, corpus[name as "leaf" | "rsa" | "intermediate"].der);
+          const outcome = (read: () => object): unknown => {
+            try {
+              return JSON.parse(JSON.stringify(read()));
+            } catch (error) {
+              expect(error).toBeInstanceOf(Malformed);
+              return (error as Malformed).message;
+            }
+          };
+          expect(outcome(() => bundledItem(bytes, 0, bytes.length, 0, { source: "", path: "" }))).toEqual(
+            outcome(() => certificateItem(bytes, 0, bytes.length, "pem", 0)),
+          );
+        },
+      ),
+      { seed, numRuns: runs },
+    );
+  });
+
   it("never makes the certificate reader say other facts than node:crypto", () => {
     fc.assert(
       fc.property(
@@ -191,6 +241,9 @@ describe("the certificate reader agrees with node:crypto", () => {
     const item = certificateItem(der, 0, der.length, "der", 0);
     const node = new X509Certificate(der);
     expect(item.facts).toEqual(factsOf(node));
+    const bundled = bundledItem(Buffer.from(der), 0, der.length, 0, { source: "", path: "" });
+    expect(JSON.parse(JSON.stringify(bundled))).toEqual({ ...item, container: "pem" });
+    expect(bundled.certificate).toMatchObject({ ...item.certificate });
     expect(item.certificate!.isCa).toBe(node.ca);
     const names = (node.subjectAltName ?? "")
       .split(", ")

@@ -107,7 +107,9 @@ describe("files", () => {
   it("give the facts that the connectors give, and one public key for every form of a key", async () => {
     const { items } = await run([join(folder, "corpus")]);
     const of = (name: string): Found[] => items.filter((item) => item.path.endsWith(`/corpus/${name}`));
-    expect(of("leaf.crt")[0]!.facts).toEqual(factsOf(corpus.leaf.der));
+    // Facts of a bundle are made when they are looked at; JSON looks at all.
+    expect(JSON.parse(JSON.stringify(of("leaf.crt")[0]!.facts))).toEqual(factsOf(corpus.leaf.der));
+    expect(of("leaf.crt")[0]!.facts).toMatchObject({ subject: factsOf(corpus.leaf.der).subject });
     expect(of("both-ber.p7b").map((item) => item.facts)).toContainEqual(factsOf(corpus.leaf.der));
     expect(of("leaf.crt")[0]!.certificate).toMatchObject({
       names: ["app.example.test", "10.1.2.3", "2001:db8:0:0:0:0:0:1"],
