@@ -142,22 +142,21 @@ function fill(path: string): void {
   }
 }
 
-const disk = smallDisk();
-
-test.skipIf(typeof disk === "string")(
-  `disk full under the embedded store: it says so, loses nothing, and goes on when there is space${typeof disk === "string" ? ` (skipped: ${disk})` : ""}`,
-  async () => {
-    if (typeof disk === "string") return;
-    const ballast = join(disk.path, "ballast");
-    const world = new MemoryWorld({ now: Date.now, random: Math.random });
-    world.verifier("db", { values: ["old-password"] });
-    world.holder("env", ["db"], { values: ["old-password"] });
-    const refused: unknown[] = [];
-    world.onCall = () => void refused.push(...world.refusals());
-    const estateFile = join(disk.path, "keyroll.yaml");
-    writeFileSync(
-      estateFile,
-      `version: 1
+test("disk full under the embedded store: it says so, loses nothing, and goes on when there is space", async ({
+  skip,
+}) => {
+  const disk = smallDisk();
+  if (typeof disk === "string") return skip(disk);
+  const ballast = join(disk.path, "ballast");
+  const world = new MemoryWorld({ now: Date.now, random: Math.random });
+  world.verifier("db", { values: ["old-password"] });
+  world.holder("env", ["db"], { values: ["old-password"] });
+  const refused: unknown[] = [];
+  world.onCall = () => void refused.push(...world.refusals());
+  const estateFile = join(disk.path, "keyroll.yaml");
+  writeFileSync(
+    estateFile,
+    `version: 1
 credentials:
   app:
     kind: password
@@ -167,83 +166,81 @@ credentials:
       db: { type: memory, verifier: true, name: db }
       env: { type: memory, holder: true, presentsTo: [db], name: env }
 `,
-    );
-    const said: string[] = [];
-    const line: Log["info"] = (message, fields) => void said.push(`${message} ${JSON.stringify(fields ?? {})}`);
-    const app = new App({
-      env: process.env,
-      cwd: disk.path,
-      file: estateFile,
-      dataDir: join(disk.path, "data"),
-      databaseUrl: null,
-      person: "tester",
-      registry: world.registry,
-      log: { debug: line, info: line, warn: line },
-    });
-    try {
-      const { deps, store } = await app.engine();
-      let full = false;
-      const worker = await startWorker(
-        {
-          ...deps,
-          options: { ...deps.options, leaseMs: 2000 },
-          crashPoint(name) {
-            if (full || name !== "after-intent:activate") return;
-            full = true;
-            fill(ballast);
-          },
+  );
+  const said: string[] = [];
+  const line: Log["info"] = (message, fields) => void said.push(`${message} ${JSON.stringify(fields ?? {})}`);
+  const app = new App({
+    env: process.env,
+    cwd: disk.path,
+    file: estateFile,
+    dataDir: join(disk.path, "data"),
+    databaseUrl: null,
+    person: "tester",
+    registry: world.registry,
+    log: { debug: line, info: line, warn: line },
+  });
+  try {
+    const { deps, store } = await app.engine();
+    let full = false;
+    const worker = await startWorker(
+      {
+        ...deps,
+        options: { ...deps.options, leaseMs: 2000 },
+        crashPoint(name) {
+          if (full || name !== "after-intent:activate") return;
+          full = true;
+          fill(ballast);
         },
-        { sweepMs: 250 },
-      );
-      try {
-        const { plan } = await app.plan({ credential: "app" });
-        const { id } = await app.start(plan);
-        await expect.poll(() => full, { timeout: 60_000 }).toBe(true);
-        // Pages that have room left take a little more; this uses it up and sees the error that everybody sees.
-        const rows = Array.from({ length: 5000 }, (_, n) => ({
-          fingerprint: String(n).padStart(64, "0"),
-          publicKey: null,
-          source: "disk",
-          path: `/some/where/${n}`,
-          kind: "certificate",
-          owner: null,
-          notAfterMs: null,
-          facts: { filler: "x".repeat(400) },
-        }));
-        const press = async (): Promise<unknown> => {
-          for (let n = 0; n < 40; n++) {
-            try {
-              await store.inventory.import(rows.map((row) => ({ ...row, source: `disk ${n}` })));
-            } catch (error) {
-              return error;
-            }
+      },
+      { sweepMs: 250 },
+    );
+    try {
+      const { plan } = await app.plan({ credential: "app" });
+      const { id } = await app.start(plan);
+      await expect.poll(() => full, { timeout: 60_000 }).toBe(true);
+      // Pages that have room left take a little more; this uses it up and sees the error that everybody sees.
+      const rows = Array.from({ length: 5000 }, (_, n) => ({
+        fingerprint: String(n).padStart(64, "0"),
+        publicKey: null,
+        source: "disk",
+        path: `/some/where/${n}`,
+        kind: "certificate",
+        owner: null,
+        notAfterMs: null,
+        facts: { filler: "x".repeat(400) },
+      }));
+      const press = async (): Promise<unknown> => {
+        for (let n = 0; n < 40; n++) {
+          try {
+            await store.inventory.import(rows.map((row) => ({ ...row, source: `disk ${n}` })));
+          } catch (error) {
+            return error;
           }
-          return null;
-        };
-        const error = await press();
-        expect(error).toBeInstanceOf(StoreError);
-        expect((error as StoreError).code).toBe("disk-full");
-        expect((error as StoreError).next).toContain("free some space");
-        // Whether the worker met it as well depends on the room that was left in pages that exist; if it did, it said the same.
-        const failed = said.filter((text) => text.startsWith("A turn failed"));
-        expect(failed.filter((text) => !/disk-full|unavailable/.test(text))).toEqual([]);
+        }
+        return null;
+      };
+      const error = await press();
+      expect(error).toBeInstanceOf(StoreError);
+      expect((error as StoreError).code).toBe("disk-full");
+      expect((error as StoreError).next).toContain("free some space");
+      // Whether the worker met it as well depends on the room that was left in pages that exist; if it did, it said the same.
+      const failed = said.filter((text) => text.startsWith("A turn failed"));
+      expect(failed.filter((text) => !/disk-full|unavailable/.test(text))).toEqual([]);
 
-        rmSync(ballast);
-        await expect
-          .poll(async () => (await store.rotations.get(id).catch(() => undefined))?.status, { timeout: 90_000 })
-          .toBe("done");
-        expect(refused).toEqual([]);
-        expect(world.place("db").values()).toEqual([world.place("env").currentValue()]);
-        expect(await store.journal.openIntents(id)).toEqual([]);
-        expect(await app.auditVerify([])).toMatchObject({ verification: { ok: true } });
-      } finally {
-        rmSync(ballast, { force: true });
-        await worker.stop();
-      }
+      rmSync(ballast);
+      await expect
+        .poll(async () => (await store.rotations.get(id).catch(() => undefined))?.status, { timeout: 90_000 })
+        .toBe("done");
+      expect(refused).toEqual([]);
+      expect(world.place("db").values()).toEqual([world.place("env").currentValue()]);
+      expect(await store.journal.openIntents(id)).toEqual([]);
+      expect(await app.auditVerify([])).toMatchObject({ verification: { ok: true } });
     } finally {
-      await app.close();
-      disk.free();
+      rmSync(ballast, { force: true });
+      await worker.stop();
     }
-  },
-  240_000,
-);
+  } finally {
+    await app.close();
+    disk.free();
+  }
+}, 240_000);
