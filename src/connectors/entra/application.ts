@@ -180,11 +180,12 @@ export function applicationsOf(system: MicrosoftSystem, which: Which): Applicati
       });
       if (answer.status < 300) return;
       const now = await this.find(cx);
-      if (now.passwords.some((one) => one.keyId === keyId))
-        throw new ConnectorError(
-          "refused",
-          `Entra refused to remove the client secret ${keyId} (${answer.status} ${answer.code}).`,
-        );
+      if (!now.passwords.some((one) => one.keyId === keyId)) return;
+      // Reads lag behind writes: what was removed a moment ago may still be listed, and the next look tells.
+      throw new ConnectorError(
+        "conflict",
+        `Entra does not remove the client secret ${keyId} and still lists it (${answer.status} ${answer.code}).`,
+      );
     },
     async putKeys(cx, app, keys) {
       await graphAsk(cx, "PATCH", `/applications/${encodeURIComponent(app.id)}`, {

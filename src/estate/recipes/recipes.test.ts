@@ -1,9 +1,12 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { shippedRegistry } from "../../connectors/registry.ts";
 import { EstateError } from "../problem.ts";
 import { loadEstate } from "../load.ts";
-import { jsonSchema } from "../json-schema.ts";
+import { jsonSchema, jsonSchemaOf } from "../json-schema.ts";
+import { recipes } from "./all.ts";
 
 const system = `
 systems:
@@ -130,6 +133,20 @@ describe("recipes", () => {
     expect(schema.definitions["recipe.provision-assist"]?.required).toEqual(
       expect.arrayContaining(["use", "system", "resourceGroup", "vault"]),
     );
+  });
+
+  it.each(["connected-spaces", "provision-assist"])("the example on the page of %s is an estate", async (name) => {
+    const page = readFileSync(join(import.meta.dirname, "../../../docs/recipes", `${name}.md`), "utf8");
+    const example = /```yaml\n([\s\S]*?)```/.exec(page)?.[1] ?? "";
+    const { estate } = await loadEstate("/estate/keyroll.yaml", {
+      registry: shippedRegistry(),
+      env: { KEYROLL_CLIENT_SECRET: "a-client-secret-of-the-test" },
+      files: { read: async () => new TextEncoder().encode(`version: 1\ndefaults: { owner: team }\n${example}`) },
+    });
+    expect(estate.credentials.length).toBeGreaterThan(0);
+    // Every value of the recipe is in the table.
+    const values = Object.keys(jsonSchemaOf(recipes.find((one) => one.name === name)!.values)["properties"] as object);
+    for (const value of values) expect(page, value).toContain(`\`${value}\``);
   });
 
   it("the expansion is YAML", async () => {
