@@ -23,6 +23,13 @@ function set(patch: Partial<Live>): void {
   for (const listener of listeners) listener();
 }
 
+/** Pages of a list that are asked for again by themselves; of a longer one its reader is told that there is something newer. */
+const mostPages = 5;
+export function isLong(data: unknown): boolean {
+  const pages = (data as { readonly pages?: unknown } | null | undefined)?.pages;
+  return Array.isArray(pages) && pages.length > mostPages;
+}
+
 const wanted = new Set<string>();
 let flushing: ReturnType<typeof setTimeout> | undefined;
 /** Many events in a moment are one question. */
@@ -32,7 +39,11 @@ function ask(...names: readonly string[]): void {
     flushing = undefined;
     const names = [...wanted];
     wanted.clear();
-    for (const name of names) void queries.invalidateQueries(name === "*" ? {} : { queryKey: [name] });
+    for (const name of names)
+      void queries.invalidateQueries({
+        ...(name === "*" ? {} : { queryKey: [name] }),
+        predicate: (query) => !isLong(query.state.data),
+      });
   }, 400);
 }
 

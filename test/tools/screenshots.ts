@@ -36,14 +36,18 @@ try {
     await page.goto(await world.link());
     await page.locator("#main h1").waitFor();
     for (const [name, path] of Object.entries(pages)) {
+      // The two pages that the README shows come in every view; of the others, one of each is enough.
+      const everyView = name === "overview" || name === "run";
+      if (!everyView && !(size === "desktop" && theme === "light") && !(size === "phone" && theme === "dark")) continue;
+      await page.setViewportSize({ width, height });
       await page.goto(`${world.server.url}${path}`);
-      await page.locator("main h1").first().waitFor();
+      await page.locator("#main h1").first().waitFor();
       await page.locator(".skeleton").waitFor({ state: "detached" });
-      await page.waitForTimeout(250);
-      await page.screenshot({
-        path: join(folder, `${name}-${size}-${theme}.png`),
-        fullPage: size === "phone" || name !== "inventory",
-      });
+      // As tall as what is on it, but no taller than a reader would look at.
+      const tall = await page.evaluate<number>("document.documentElement.scrollHeight");
+      await page.setViewportSize({ width, height: Math.min(Math.max(height, tall), size === "phone" ? 844 : 1300) });
+      await page.waitForTimeout(300);
+      await page.screenshot({ path: join(folder, `${name}-${size}-${theme}.png`) });
     }
     await context.close();
   }

@@ -6,6 +6,7 @@ import { useEffect, useRef } from "react";
 import type { CredentialItem } from "../../server/schema.ts";
 import { read } from "../api.ts";
 import { Icon } from "../icon.tsx";
+import { isLong, useLive } from "../live.ts";
 import { useNow } from "../now.ts";
 import { Empty, Loading, MarkTag, ProblemNote, Tag, Time, useTitle } from "../parts.tsx";
 import { msOf, relativeOf } from "../time.ts";
@@ -48,9 +49,9 @@ export function Inventory() {
       ),
     initialPageParam: "",
     getNextPageParam: (last) => last.nextCursor,
-    // A list that somebody has scrolled far down is not asked for whole at every event.
-    maxPages: 50,
   });
+  const live = useLive();
+  const newer = isLong(query.data) && (live.lastAtMs ?? 0) > query.dataUpdatedAt;
   const items = query.data?.pages.flatMap((page) => page.items) ?? [];
   const last = query.data?.pages.at(-1);
   const total = last?.total ?? 0;
@@ -104,6 +105,12 @@ export function Inventory() {
             </button>
           );
         })}
+        {newer ? (
+          <button type="button" className="btn chip" onClick={() => void query.refetch()} disabled={query.isFetching}>
+            <Icon name="rot" size={13} />
+            Something has changed: load again
+          </button>
+        ) : null}
         {q === undefined ? null : (
           <button type="button" className="btn chip" onClick={() => go({ q: "" })}>
             <Icon name="x" size={13} />

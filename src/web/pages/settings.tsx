@@ -1,7 +1,7 @@
 /** Is the tool itself healthy? */
 import { useMutation } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import type { SettingsView } from "../../server/schema.ts";
+import type { DoctorView, SettingsView } from "../../server/schema.ts";
 import { client, forget, useRead } from "../api.ts";
 import { Icon } from "../icon.tsx";
 import { closeLive } from "../live.ts";
@@ -107,13 +107,31 @@ function Systems({ view }: { view: SettingsView }) {
   );
 }
 
+const levels = {
+  ok: { icon: "check", tone: "c-green", word: "Right" },
+  warn: { icon: "warn", tone: "c-amber", word: "Look at it" },
+  fail: { icon: "x", tone: "c-red", word: "Wrong" },
+} as const;
+
+function Finding({ finding }: { finding: DoctorView["findings"][number] }) {
+  const { icon, tone, word } = levels[finding.level];
+  return (
+    <li>
+      <span className={tone}>
+        <Icon name={icon} />
+        <span className="sr">{word}: </span>
+      </span>
+      <b>{finding.what}</b>
+      <p>{finding.detail}</p>
+      {finding.fix === null ? null : <p>{finding.fix}</p>}
+    </li>
+  );
+}
+
 function Doctor() {
   const session = useSession();
   const run = useMutation({ mutationFn: () => client.call("runDoctor", { body: {} }) });
   if (!may(session.data, "administer", "*")) return null;
-  const icons = { ok: "check", warn: "warn", fail: "x" } as const;
-  const tones = { ok: "c-green", warn: "c-amber", fail: "c-red" } as const;
-  const words = { ok: "Right", warn: "Look at it", fail: "Wrong" } as const;
   return (
     <Card
       title="Doctor"
@@ -138,15 +156,7 @@ function Doctor() {
           </div>
           <ul className="findings">
             {run.data.findings.map((finding, i) => (
-              <li key={i}>
-                <span className={tones[finding.level]}>
-                  <Icon name={icons[finding.level]} />
-                  <span className="sr">{words[finding.level]}: </span>
-                </span>
-                <b>{finding.what}</b>
-                <p>{finding.detail}</p>
-                {finding.fix === null ? null : <p>{finding.fix}</p>}
-              </li>
+              <Finding key={i} finding={finding} />
             ))}
           </ul>
         </>
