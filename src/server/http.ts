@@ -598,6 +598,8 @@ function build(services: Services, bound: Bound, events: Events, options: Server
   const home =
     index === undefined ? html(page("Running", homeBody, "plain.css")) : html(withBase(index.body, bound.base));
 
+  // Browsers ask for it on pages that name no icon.
+  if (web?.has("favicon.ico") !== true) hono.get("/favicon.ico", (c) => c.body(null, 204));
   hono.get("*", (c) => {
     checkHost(c);
     const path = c.req.path;
