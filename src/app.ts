@@ -1429,6 +1429,5 @@ function* keyFile(origin: string): Generator<Finding> {
     };
 }
 
-export type { ExportCheck };
 /** Checks an exported journal; needs neither the database nor a secret. */
 export const checkExport = verifyExport;

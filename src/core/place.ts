@@ -104,12 +104,6 @@ export interface VersionFacts {
 /** Life of a version (NIST SP 800-57 key states, in operators' words). */
 export type VersionState = "pending" | "current" | "retiring" | "retired" | "compromised";
 
-/** A version that Keyroll knows: its id is `<credential>#<number>` and never changes. */
-export interface KnownVersion {
-  readonly id: string;
-  readonly facts: VersionFacts;
-}
-
 /** One entry that was seen at a place. */
 export interface Entry {
   /** Stable name of the entry at that place: fingerprint, key id, role name. Shown to people, so never secret. */
