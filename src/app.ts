@@ -22,7 +22,6 @@ import {
   parseAnchor,
   verifyExport,
   type Anchor,
-  type ExportCheck,
   type Journal,
   type Verification,
 } from "./engine/journal.ts";
