@@ -4,7 +4,7 @@ import type { PlanView, RotationView, TaskView } from "../server/schema.ts";
 import { Icon } from "./icon.tsx";
 import { Tag, Time } from "./parts.tsx";
 import { formatDuration } from "./time.ts";
-import { capital, hasWayBack, phaseWords, takes } from "./words.ts";
+import { capital, hasWayBack, phaseWords, stopText, takes } from "./words.ts";
 
 type Step = PlanView["steps"][number];
 type State = RotationView["stepStates"][number];
@@ -120,7 +120,7 @@ export function StepTable({
                     </td>
                   </tr>
                 )}
-                <Row step={step} state={state} columns={columns} />
+                <Row step={step} state={state} columns={columns} stop={stopText(plan, step)} />
                 {/* A task may stand for its check as well; it is shown once. */}
                 {state?.task == null ||
                 state.state === "done" ||
@@ -172,7 +172,17 @@ const stateWords = {
   left: "left out",
 } as const;
 
-function Row({ step, state, columns }: { step: Step; state: State | null; columns: readonly Column[] }) {
+function Row({
+  step,
+  state,
+  columns,
+  stop,
+}: {
+  step: Step;
+  state: State | null;
+  columns: readonly Column[];
+  stop: string;
+}) {
   const now = state?.state ?? "todo";
   const current = now === "doing" || now === "waiting";
   const person = step.by === "person" || step.action === "approve";
@@ -202,6 +212,8 @@ function Row({ step, state, columns }: { step: Step; state: State | null; column
             {state === null ? null : <span className="sr">{stateWords[now]}: </span>}
             <b>{capital(step.text)}</b>
             {under.length === 0 ? null : <small>{capital(under.join(", "))}</small>}
+            {/* Where there is no room for the columns. */}
+            {now === "done" || now === "left" ? null : <small className="pho">If it stops here: {stop}</small>}
             {!current ? null : safe ? (
               <span className="stopchip">
                 <Tag tone="green" icon="check">

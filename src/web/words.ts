@@ -87,6 +87,18 @@ export function safetySentence(plan: Pick<PlanView, "safety">): string {
   }
 }
 
+/** What holds if everything stops right after the step: the command line's own words. */
+export function stopText(plan: PlanView, { ifStopped }: PlanView["steps"][number]): string {
+  const bad = [
+    ...(ifStopped.serviceUp ? [] : ["some are refused"]),
+    ...(plan.hasData && !ifStopped.oldDataReadable ? ["old data unreadable"] : []),
+    ...(plan.hasData && !ifStopped.newDataReadable ? ["new data unreadable"] : []),
+  ];
+  const state = bad.length === 0 ? "safe" : bad.join(", ");
+  if (!ifStopped.canResume) return `${state}, cannot go on`;
+  return !hasWayBack(plan) ? state : `${state}, ${ifStopped.canRollBack ? "back out" : "cannot back out"}`;
+}
+
 export const gapWords = {
   race: "may be lucky",
   unavoidable: "unavoidable",

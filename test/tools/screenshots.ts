@@ -14,7 +14,7 @@ try {
   const { byHand, approval, done, task } = await fillWorld(world);
   const pages = {
     overview: "/",
-    inventory: "/inventory?item=deploy-token",
+    inventory: "/inventory?item=build-token",
     plan: "/credentials/web-shop/plan",
     breach: "/credentials/deploy-token/plan?mode=breach",
     rotations: "/rotations",

@@ -107,7 +107,12 @@ function Detail({ view }: { view: CredentialDetail }) {
               <small>
                 {place.title}
                 {place.system === null ? "" : `, ${place.system}`} · {place.roles.join(", ")}
-                {place.current === null ? "" : ` · has ${versionName(place.current)}`} ·{" "}
+                {place.current === null
+                  ? ""
+                  : place.current === "unknown"
+                    ? " · has a value that Keyroll does not know"
+                    : ` · has ${versionName(place.current)}`}{" "}
+                ·{" "}
                 {place.seen === null ? (
                   "never seen"
                 ) : (
