@@ -4,9 +4,8 @@
  */
 import { z } from "zod";
 import type { PlanResult, RunView, StatusItem } from "../app.ts";
-import type { Plan } from "../core/plan.ts";
+import { breachCosts, type Plan } from "../core/plan.ts";
 import type { TaskRow } from "../store/store.ts";
-import { breachCosts } from "./plan-view.ts";
 
 export const iso = (ms: number | null | undefined): string | null =>
   ms === null || ms === undefined ? null : new Date(ms).toISOString();
@@ -74,7 +73,7 @@ const planBody = z.object({
   notes: z.array(z.string()),
   unseen: z.array(z.string()),
 });
-const costs = { exposureMs: ms, outageMs: ms };
+const costs = { exposureMs: ms.nullable(), outageMs: ms };
 export const planDocument = planBody.extend({
   keyroll: z.literal("plan-1").describe("What this document is."),
   unseenBecause: z.array(z.string()),

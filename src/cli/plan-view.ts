@@ -1,5 +1,5 @@
 /** A plan as people read it: what happens, how long it takes, and what holds if everything stops after each step. */
-import type { Plan, Step } from "../core/plan.ts";
+import { breachCosts, type Plan, type Step } from "../core/plan.ts";
 import { formatDuration } from "../core/time.ts";
 import type { Colors } from "./session.ts";
 import { clean, count, listed, paragraph, plain, table, type Paint } from "./text.ts";
@@ -207,26 +207,20 @@ export const strategyWords: Record<Plan["strategy"], string> = {
   "contain-first": "contain first",
 };
 
-/** How long the compromised version is still accepted somewhere, and how long somebody may be refused. Upper estimates. */
-export function breachCosts(plan: Plan): { readonly exposureMs: number; readonly outageMs: number } {
-  const lastOut = plan.steps.findLastIndex((step) =>
-    ["distrust", "deny", "swap", "end-sessions"].includes(step.action),
-  );
-  let until = lastOut;
-  // A verifier with lagging copies still accepts it until the check that follows.
-  while (until >= 0 && until + 1 < plan.steps.length && ["check", "wait"].includes(plan.steps[until + 1]!.action))
-    until++;
-  const exposureMs = plan.steps.slice(0, until + 1).reduce((sum, step) => sum + step.estimateMs, 0);
-  return { exposureMs, outageMs: Math.max(0, ...plan.gaps.map((gap) => gap.boundMs)) };
-}
-
 export function breachTable(plans: readonly Plan[], options: Pick<PlanViewOptions, "colors" | "width">): string {
   const { colors, width } = options;
   return table(
     plans,
     [
       { title: "STRATEGY", value: (plan) => ({ text: strategyWords[plan.strategy], paint: colors.bold }) },
-      { title: "OLD VERSION WORKS FOR", value: (plan) => formatDuration(breachCosts(plan).exposureMs) },
+      {
+        title: "OLD VERSION WORKS FOR",
+        value: (plan) => {
+          const { exposureMs } = breachCosts(plan);
+          return exposureMs === null ? "not known: nobody who checks it is declared" : formatDuration(exposureMs);
+        },
+        flex: true,
+      },
       {
         title: "SOMEBODY REFUSED FOR",
         flex: true,

@@ -14,7 +14,7 @@ import { assemble, effectOf, type AssembleInput } from "./assemble.ts";
 import { explain } from "./explain.ts";
 import { decide, next, Planner } from "./next.ts";
 import type { Traits } from "./place.ts";
-import { plan, type Plan } from "./plan.ts";
+import { breachCosts, plan, type Plan } from "./plan.ts";
 import { System } from "./system.ts";
 
 const oneSlot: Partial<Traits> = { storeCapacity: 1, staging: false };
@@ -336,4 +336,17 @@ it("does not lock Keyroll itself out: its own sign-in is one of the holders", ()
   ]);
   const result = make(fresh(decl));
   expect(before(result, "set keyroll itself", "distrust server")).toBe(true);
+});
+
+it("says what a breach costs, and that nobody can say where no verifier is declared", () => {
+  const cost = (decl: ReturnType<typeof database>, strategy: "availability-first" | "contain-first") => {
+    const input = fresh(decl);
+    return breachCosts(make({ ...input, rotation: { ...input.rotation, mode: "breach", strategy } }));
+  };
+  const available = cost(database(2), "availability-first");
+  const contain = cost(database(2), "contain-first");
+  expect(contain.exposureMs).toBeLessThan(available.exposureMs!);
+  expect(contain.outageMs).toBeGreaterThan(0);
+  expect(available.outageMs).toBe(0);
+  expect(cost(credential("lone", [holder("file", [])]), "contain-first").exposureMs).toBeNull();
 });

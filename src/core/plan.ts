@@ -547,3 +547,19 @@ function gapsOf(assembled: Assembled, steps: readonly Step[], waiver: Waiver | n
     ];
   });
 }
+
+/** What ends a version's usefulness somewhere. */
+const endings: ReadonlySet<string> = new Set(["distrust", "deny", "swap", "end-sessions"]);
+
+/**
+ * What a breach plan costs: how long the old version still works (`null`: no place that checks it is declared, so nobody here can say), and how
+ * long somebody may be refused, both in milliseconds.
+ */
+export function breachCosts(plan: Plan): { readonly exposureMs: number | null; readonly outageMs: number } {
+  let until = plan.steps.findLastIndex((step) => endings.has(step.action));
+  const outageMs = Math.max(0, ...plan.gaps.map((gap) => gap.boundMs));
+  if (until < 0) return { exposureMs: null, outageMs };
+  // A verifier with lagging copies still accepts it until the check that follows.
+  while (until + 1 < plan.steps.length && ["check", "wait"].includes(plan.steps[until + 1]!.action)) until++;
+  return { exposureMs: plan.steps.slice(0, until + 1).reduce((sum, step) => sum + step.estimateMs, 0), outageMs };
+}

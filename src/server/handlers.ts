@@ -2,7 +2,7 @@
 import type { z } from "zod";
 import type { App } from "../app.ts";
 import type { Phase } from "../core/place.ts";
-import type { Plan } from "../core/plan.ts";
+import { breachCosts, type Plan } from "../core/plan.ts";
 import { Problem } from "../core/problem.ts";
 import { formatProblem } from "../estate/problem.ts";
 import type { JournalKind, JournalRow, RotationRow, RotationStatus, TaskRow } from "../store/store.ts";
@@ -285,7 +285,7 @@ export const handlers: { readonly [K in Handled]: Handler<K> } = {
       at: view.iso(app.now()),
       options: results.map((result) => {
         const whyNot = whyNotStartable(result);
-        return { plan: view.planOf(result.plan), ...view.breachCosts(result.plan), startable: whyNot === null, whyNot };
+        return { plan: view.planOf(result.plan), ...breachCosts(result.plan), startable: whyNot === null, whyNot };
       }),
       unseenBecause: [...results[0]!.unseenBecause],
       modelled: results[0]!.modelled,

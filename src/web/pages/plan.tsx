@@ -184,7 +184,11 @@ function Preview({
               </span>
               <dl className="kv">
                 <dt>Old one works for</dt>
-                <dd>about {formatDuration(each.exposureMs)}</dd>
+                <dd>
+                  {each.exposureMs === null
+                    ? "not known: nobody who checks it is declared"
+                    : `about ${formatDuration(each.exposureMs)}`}
+                </dd>
                 <dt>May be refused for</dt>
                 <dd>{each.outageMs === 0 ? "nobody is refused" : `up to ${formatDuration(each.outageMs)}`}</dd>
               </dl>
