@@ -7,7 +7,7 @@ import type { Observation } from "../../core/place.ts";
 import { ConnectorError } from "../connector.ts";
 import type { CallContext, Place, VersionHandle } from "../connector.ts";
 import { throwIfCancelled } from "../shared/calls.ts";
-import { armOf, readStamp, stampOf } from "../shared/microsoft/arm.ts";
+import { armOf, readAnswer, readStamp, stampOf, textOf } from "../shared/microsoft/arm.ts";
 import { ask, sessionOf } from "../shared/microsoft/session.ts";
 import type { Needs } from "../shared/microsoft/session.ts";
 import type { MicrosoftSystem } from "../shared/microsoft/system.ts";
@@ -50,7 +50,7 @@ export function openApiConnection(config: ApiConnectionConfig, system: Microsoft
   async function read(cx: CallContext): Promise<Connection> {
     const doing = `reading the API connection ${config.name}`;
     const answer = await arm.ask(cx, { method: "GET", path, apiVersion, doing, needs: reads });
-    return parse(answer.json, doing, false);
+    return readAnswer(connection, answer.json, doing, false);
   }
 
   function look(seen: Connection, known: readonly VersionHandle[]): Observation & { readonly version?: string } {
@@ -102,7 +102,7 @@ export function openApiConnection(config: ApiConnectionConfig, system: Microsoft
 
     async activate(cx, version) {
       throwIfCancelled(cx);
-      const value = await valueOf(version);
+      const value = await textOf(version, "an API connection holds a client secret");
       const before = await read(cx);
       if (look(before, [version]).version === version.id)
         return { slot: config.secretParameter, attributes: { changed: before.properties.changedTime ?? "" } };
@@ -137,7 +137,7 @@ export function openApiConnection(config: ApiConnectionConfig, system: Microsoft
           },
         },
       });
-      const changed = parse(answer.json, doing, true).properties.changedTime;
+      const changed = readAnswer(connection, answer.json, doing, true).properties.changedTime;
       return {
         slot: config.secretParameter,
         ...(changed === undefined || changed === null ? {} : { attributes: { changed } }),
@@ -191,19 +191,4 @@ function strings(values: Readonly<Record<string, unknown>> | null | undefined): 
 }
 function wordOf(value: string | null | undefined): string {
   return /^[A-Za-z0-9 _.-]{1,60}$/.test(value ?? "") ? (value ?? "") : "something else";
-}
-
-function parse(json: unknown, doing: string, effect: boolean): Connection {
-  const result = connection.safeParse(json);
-  if (result.success) return result.data;
-  throw new ConnectorError(
-    effect ? "unknown-outcome" : "unavailable",
-    `The answer was not what Azure promises, while ${doing}.`,
-  );
-}
-
-async function valueOf(version: VersionHandle): Promise<string> {
-  const material = await version.open();
-  if (material.kind === "secret") return material.value.reveal();
-  throw new ConnectorError("misconfigured", `${version.id} is a key, and an API connection holds a client secret.`);
 }

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { ConnectorError } from "../connector.ts";
 import type { CallContext, Place, VersionHandle } from "../connector.ts";
 import { throwIfCancelled } from "../shared/calls.ts";
-import { armOf, readStamp, stampOf, withStamp } from "../shared/microsoft/arm.ts";
+import { armOf, readAnswer, readStamp, stampOf, textOf, withStamp } from "../shared/microsoft/arm.ts";
 import type { Needs } from "../shared/microsoft/session.ts";
 import type { MicrosoftSystem } from "../shared/microsoft/system.ts";
 import type { VariableConfig } from "./schema.ts";
@@ -53,7 +53,7 @@ export function openVariable(config: VariableConfig, system: MicrosoftSystem): P
       }
       return null;
     }
-    return parse(answer.json, doing, false);
+    return readAnswer(variable, answer.json, doing, false);
   }
 
   function recognise(seen: Variable, known: readonly VersionHandle[]) {
@@ -86,7 +86,7 @@ export function openVariable(config: VariableConfig, system: MicrosoftSystem): P
     async activate(cx, version) {
       throwIfCancelled(cx);
       // Automation keeps values as JSON: a text is written with its quotes.
-      const value = JSON.stringify(await valueOf(version));
+      const value = JSON.stringify(await textOf(version, "an Automation variable holds a text"));
       const before = await read(cx);
       if (before !== null && recognise(before, [version]).version !== undefined) return placed(before);
       const description = withStamp(before?.properties.description ?? "", stampOf(version, cx.now()));
@@ -102,7 +102,7 @@ export function openVariable(config: VariableConfig, system: MicrosoftSystem): P
           properties: { value, description, ...(before === null ? { isEncrypted: true } : {}) },
         },
       });
-      return placed(parse(answer.json, doing, true));
+      return placed(readAnswer(variable, answer.json, doing, true));
     },
   };
 
@@ -110,19 +110,4 @@ export function openVariable(config: VariableConfig, system: MicrosoftSystem): P
     const changed = seen.properties.lastModifiedTime;
     return { slot: config.name, ...(changed === undefined || changed === null ? {} : { attributes: { changed } }) };
   }
-}
-
-function parse(json: unknown, doing: string, effect: boolean): Variable {
-  const result = variable.safeParse(json);
-  if (result.success) return result.data;
-  throw new ConnectorError(
-    effect ? "unknown-outcome" : "unavailable",
-    `The answer was not what Azure promises, while ${doing}.`,
-  );
-}
-
-async function valueOf(version: VersionHandle): Promise<string> {
-  const material = await version.open();
-  if (material.kind === "secret") return material.value.reveal();
-  throw new ConnectorError("misconfigured", `${version.id} is a key, and an Automation variable holds a text.`);
 }

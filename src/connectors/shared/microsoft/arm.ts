@@ -98,3 +98,20 @@ export function withStamp(text: string, stamp: string): string {
   const kept = text.replace(stampPattern, "").trim();
   return kept === "" ? stamp : `${kept} ${stamp}`;
 }
+
+/** Reads an answer by its shape. After a write (`effect`) a strange answer leaves open whether it was done. */
+export function readAnswer<T>(shape: z.ZodType<T>, json: unknown, doing: string, effect: boolean): T {
+  const result = shape.safeParse(json);
+  if (result.success) return result.data;
+  throw new ConnectorError(
+    effect ? "unknown-outcome" : "unavailable",
+    `The answer was not what Azure promises, while ${doing}.`,
+  );
+}
+
+/** The text of a version; `holds` ends the error for a key, such as "an API connection holds a client secret". */
+export async function textOf(version: VersionHandle, holds: string): Promise<string> {
+  const material = await version.open();
+  if (material.kind === "secret") return material.value.reveal();
+  throw new ConnectorError("misconfigured", `${version.id} is a key, and ${holds}.`);
+}
