@@ -162,6 +162,41 @@ describe.skipIf(chromiumPath === null)(
       await context.close();
     });
 
+    it("keeps few rows in the page however long the list is, and fetches as it is scrolled", async () => {
+      const { context, page } = await world.open({ ...wide, theme: "light" });
+      await page.goto(await world.link());
+      await settled(page);
+      const [sample] = (await world.admin.call("listCredentials", { query: { q: "web-shop" } })).items;
+      // A server with as many would take minutes to fill; that it pages rightly is held by its own tests.
+      const total = 100_000;
+      await page.route("**/api/v1/credentials?*", async (route) => {
+        const from = Number(new URL(route.request().url()).searchParams.get("cursor") ?? 0);
+        const items = Array.from({ length: 200 }, (_, i) => ({ ...sample, name: `leaf-${from + i}` }));
+        const at = new Date().toISOString();
+        const next = from + 200 < total ? String(from + 200) : null;
+        await route.fulfill({
+          json: { at, stale: false, seen: at, items, nextCursor: next, total, counts: { fine: total } },
+        });
+      });
+      await page.goto(`${world.server.url}/inventory`);
+      await page.getByRole("link", { name: "leaf-0", exact: true }).waitFor();
+      expect(await page.getByRole("table").getAttribute("aria-rowcount")).toBe("100001");
+      // To the end of what is there, again and again: more comes each time, and what is out of sight goes.
+      const last = await until(
+        async () => {
+          expect(await page.locator(".vt-row").count()).toBeLessThanOrEqual(60);
+          return await page.evaluate<number>(`(() => {
+            const list = document.querySelector(".vt-scroll");
+            list.scrollTop = list.scrollHeight;
+            return Number([...document.querySelectorAll(".vt-row")].at(-1).getAttribute("aria-rowindex"));
+          })()`);
+        },
+        (rowIndex) => rowIndex > 1200,
+      );
+      expect(last).toBeLessThanOrEqual(total + 1);
+      await context.close();
+    });
+
     const paths = () => [
       "/",
       "/?view=table",
