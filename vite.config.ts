@@ -23,6 +23,6 @@ export default defineConfig({
   },
   server: {
     host: "127.0.0.1",
-    proxy: { "/api": { target: process.env["KEYROLL_URL"] ?? "http://127.0.0.1:7717", changeOrigin: true } },
+    proxy: { "/api": { target: process.env["KEYROLL_URL"] ?? "http://127.0.0.1:7490", changeOrigin: true } },
   },
 });
