@@ -93,6 +93,8 @@ export async function checkTasks(turn: Turn, offered: readonly Effect[]): Promis
   const done = await turn.deps.store.tasks.list({ rotation: turn.row.id, states: ["done"] });
   for (const task of done) {
     if (task.checked !== null) continue;
+    // Said after this look: what was seen says nothing about it. The call that came with it makes this turn look again before it rests.
+    if (task.updatedAtMs > (turn.seenAtMs.get(task.place) ?? 0)) continue;
     const still = offered.some(
       (effect) => effect.place === task.place && effect.verb === task.action && effect.version === task.version,
     );

@@ -190,6 +190,8 @@ export class Turn {
   async lookAt(places: readonly PlaceDecl[]): Promise<void> {
     if (places.length === 0) return;
     this.step++;
+    // From when the answers are at the latest: what happens while it looks may or may not be in them.
+    const sinceMs = await this.deps.nowMs();
     const looks = await look(this.deps, this.open, places, this.versions, this.seen, this.signal);
     const nowMs = await this.deps.nowMs();
     const placed = await this.write(async (tx, staged) => {
@@ -197,7 +199,7 @@ export class Turn {
       for (const { place, observation, error, retryAfterMs } of looks) {
         this.seen[place] = observation;
         this.seenStep.set(place, this.step);
-        this.seenAtMs.set(place, nowMs);
+        this.seenAtMs.set(place, sinceMs);
         this.askedUntilMs.delete(place);
         if (observation === null) {
           if (retryAfterMs !== undefined) this.askedUntilMs.set(place, nowMs + retryAfterMs);

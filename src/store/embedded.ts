@@ -70,12 +70,22 @@ fifo=$1; shift
 # before it joins. It gets 90 s, which covers crash recovery. A user who leaves may be followed by another within the short pause, and the
 # read then blocks again, without polling, until that one has left too. Only this shell holds the pipe, so that its end is seen at once.
 watch_users() {
+  [ -p "$fifo" ] || mkfifo -m 600 "$fifo" 2>/dev/null
   exec 4<>"$fifo" || exit 1
   exec 3<"$fifo" 4>&-
   left=900
-  while [ "$left" -gt 0 ]; do
-    if read -r _ <&3; then left=3; else left=$((left - 1)); sleep 0.1 3<&-; fi
+  while :; do
+    if read -r _ <&3; then left=3; continue; fi
+    left=$((left - 1))
+    if [ "$left" -gt 0 ]; then sleep 0.1 3<&-; continue; fi
+    # The pipe is taken out of sight before the last look: whoever had opened it by then is seen by it, and whoever comes later finds none and
+    # waits. Otherwise one who came in between would work on a server that is being stopped.
+    mv -f "$fifo" "$fifo.closing" || exit 1
+    if read -r _ <&3; then mv -f "$fifo.closing" "$fifo"; left=3; continue; fi
+    break
   done
+  exec 3<&-
+  mv -f "$fifo.closing" "$fifo"
   kill -INT "$1"
 }
 if [ "$1" = adopt ]; then watch_users "$2"; exit; fi
@@ -401,7 +411,7 @@ class Embedded implements EmbeddedServer {
         writeSync(this.#membership, "\n");
         return true;
       } catch (error) {
-        if (!["ENXIO", "EPIPE"].includes(codeOf(error))) throw folderError(error, this.#fifo);
+        if (!["ENXIO", "EPIPE", "ENOENT"].includes(codeOf(error))) throw folderError(error, this.#fifo);
         await sleep(25);
       }
     }

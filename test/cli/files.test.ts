@@ -53,6 +53,8 @@ const outputs: string[] = [];
 async function keyroll(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
   const result = await home.run(args, { env });
   outputs.push(result.stdout, result.stderr);
+  // A failure that nobody expected is told with its reason.
+  if (result.code === 1) console.error(`keyroll ${args.join(" ")} ended with 1: ${result.stderr}`);
   return result;
 }
 const seen = async (args: readonly string[], text: RegExp, env: NodeJS.ProcessEnv = {}) => {
@@ -203,7 +205,7 @@ describe("files", { timeout: 120_000 }, () => {
     const value = readFileSync(join(home.folder, "gated.txt"), "utf8");
     expect((await keyroll(["run", "rollback", "gated", "--comment", "not today"])).code).toBe(0);
     const back = await keyroll(["run", "watch", "gated"]);
-    expect(back.stdout).toMatch(/^Rolled back in .*: gated is gated#2 everywhere, as before/);
+    expect(back.stdout, back.stderr).toMatch(/^Rolled back in .*: gated is gated#2 everywhere, as before/);
     expect(back.code).toBe(6);
     expect(readFileSync(join(home.folder, "gated.txt"), "utf8")).toBe(value);
   });
